@@ -1,0 +1,1 @@
+//! Kubernetes object types, selectors, quantities, patches and validation.

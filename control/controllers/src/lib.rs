@@ -1,0 +1,1 @@
+//! Reconcilers that drive the cluster to what its objects say.

@@ -1,0 +1,1 @@
+//! Turns cluster objects into xDS snapshots, and load reports into metrics.

@@ -1,0 +1,1 @@
+//! Revisions, compare-and-swap and watches over an embedded database.

@@ -1,0 +1,1 @@
+//! Where endpoints come from, and the DNS server of the mesh.

@@ -1,0 +1,1 @@
+//! The data plane: a sidecar proxy configured in the language of Envoy.

@@ -1,0 +1,2 @@
+//! The `weft-proxy` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The xDS protocol, both ends, and the Envoy configuration language.
