@@ -1,1 +1,3 @@
 //! Kubernetes object types, selectors, quantities, patches and validation.
+
+pub mod mesh;
