@@ -1,0 +1,1 @@
+//! The xDS protocol as state machines without sockets, clocks or randomness.
