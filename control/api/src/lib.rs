@@ -1,3 +1,16 @@
 //! Kubernetes object types, selectors, quantities, patches and validation.
 
+pub mod convert;
+pub mod defaults;
+pub mod json;
 pub mod mesh;
+pub mod openapi_v2_pb;
+pub mod patch;
+pub mod protobuf;
+pub mod quantity;
+pub mod registry;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod validate;

@@ -171,7 +171,9 @@ mod tests {
 
     #[test]
     fn malformed_proxy_ids_are_rejected() {
-        for text in ["", "sidecar", "sidecar~~web", "sidecar~a~b~c", "gateway~x~node", "gateway~~", "router~a~b"] {
+        for text in
+            ["", "sidecar", "sidecar~~web", "sidecar~a~b~c", "gateway~x~node", "gateway~~", "router~a~b"]
+        {
             assert!(text.parse::<ProxyId>().is_err(), "{text}");
         }
     }
