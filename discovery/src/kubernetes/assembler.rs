@@ -1,0 +1,229 @@
+//! Puts the state together from changes of the three kinds, redoing only what a change touches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
+    hash::Hash,
+    mem,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::convert::{Slice, SliceId};
+use crate::model::{Endpoint, EndpointPort, EndpointSet, MeshState, Pod, PodId, Service, ServiceId};
+
+/// A change of one kind of object.
+#[derive(Debug)]
+pub(super) enum TableEvent<K, V> {
+    /// All objects follow, each as a [`Set`](Self::Set); those that do not are gone.
+    Restart,
+    /// All objects have followed.
+    Restarted,
+    /// The object is there and looks like this.
+    Set(K, V),
+    /// The object is gone.
+    Remove(K),
+    /// The object has no name: no API server sends that, and nothing can be done with it.
+    Nothing,
+}
+
+/// A change of any kind.
+#[derive(Debug)]
+pub(super) enum Update {
+    Service(TableEvent<ServiceId, Arc<Service>>),
+    Slice(TableEvent<SliceId, Slice>),
+    Pod(TableEvent<PodId, Arc<Pod>>),
+}
+
+/// The objects as the API server has them, and the state that follows from them.
+///
+/// Canonical are the three tables. Endpoint sets are derived from slices and pods, for one service at a time.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    services: Table<ServiceId, Arc<Service>>,
+    slices: Table<SliceId, Slice>,
+    pods: Table<PodId, Arc<Pod>>,
+    /// The slices that name a service.
+    slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
+    /// The services whose *current* endpoint set names a pod.
+    users_of: HashMap<PodId, BTreeSet<ServiceId>>,
+    /// Services whose endpoint set may not be what slices and pods say.
+    dirty: HashSet<ServiceId>,
+    /// Whether `state` differs from the one that was last taken.
+    changed: bool,
+    state: MeshState,
+}
+
+/// One kind of object, with the protocol of a Kubernetes watch.
+#[derive(Debug)]
+struct Table<K, V> {
+    current: HashMap<K, V>,
+    /// The keys seen since a restart began, while one is going on.
+    seen: Option<HashSet<K>>,
+    /// Whether a list was complete at least once.
+    synced: bool,
+}
+
+// === impl Assembler ===
+
+impl Assembler {
+    /// Takes a change in.
+    pub(super) fn apply(&mut self, update: Update) {
+        match update {
+            Update::Service(event) => {
+                let changed = self.services.apply(event);
+                if changed.is_empty() {
+                    return;
+                }
+                let services = Arc::make_mut(&mut self.state.services);
+                for (id, _) in changed {
+                    match self.services.current.get(&id) {
+                        Some(service) => drop(services.insert(id, service.clone())),
+                        None => drop(services.remove(&id)),
+                    }
+                }
+                self.changed = true;
+            }
+            Update::Pod(event) => {
+                let changed = self.pods.apply(event);
+                if changed.is_empty() {
+                    return;
+                }
+                let pods = Arc::make_mut(&mut self.state.pods);
+                for (id, _) in &changed {
+                    match self.pods.current.get(id) {
+                        Some(pod) => drop(pods.insert(id.clone(), pod.clone())),
+                        None => drop(pods.remove(id)),
+                    }
+                    self.changed = true;
+                    self.dirty.extend(self.users_of.get(id).into_iter().flatten().cloned());
+                }
+            }
+            Update::Slice(event) => {
+                for (id, old) in self.slices.apply(event) {
+                    if let Some(old) = old {
+                        if let Some(slices) = self.slices_of.get_mut(&old.service) {
+                            slices.remove(&id);
+                        }
+                        self.dirty.insert(old.service);
+                    }
+                    if let Some(new) = self.slices.current.get(&id) {
+                        self.slices_of.entry(new.service.clone()).or_default().insert(id);
+                        self.dirty.insert(new.service.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state, if it differs from the one that was last taken and all kinds were listed.
+    pub(super) fn take(&mut self) -> Option<Arc<MeshState>> {
+        if !(self.services.synced && self.slices.synced && self.pods.synced) {
+            return None;
+        }
+        for service in mem::take(&mut self.dirty) {
+            self.rebuild_endpoints(service);
+        }
+        let first = !self.state.is_synced();
+        if !mem::take(&mut self.changed) && !first {
+            return None;
+        }
+        self.state.version += 1;
+        Some(Arc::new(self.state.clone()))
+    }
+
+    fn rebuild_endpoints(&mut self, service: ServiceId) {
+        let slices = self.slices_of.get(&service);
+        if slices.is_some_and(BTreeSet::is_empty) {
+            self.slices_of.remove(&service);
+        }
+        let slices = self.slices_of.get(&service).into_iter().flatten();
+        let new = endpoint_set(slices.filter_map(|id| self.slices.current.get(id)), &self.pods.current);
+        let old = self.state.endpoints.get(&service);
+        if old.map_or(new.endpoints.is_empty(), |old| **old == new) {
+            return;
+        }
+        for pod in old.into_iter().flat_map(|set| &set.endpoints).filter_map(|endpoint| endpoint.pod.as_ref())
+        {
+            if let Some(users) = self.users_of.get_mut(pod) {
+                users.remove(&service);
+                if users.is_empty() {
+                    self.users_of.remove(pod);
+                }
+            }
+        }
+        for pod in new.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone()) {
+            self.users_of.entry(pod).or_default().insert(service.clone());
+        }
+        let endpoints = Arc::make_mut(&mut self.state.endpoints);
+        match new.endpoints.is_empty() {
+            true => drop(endpoints.remove(&service)),
+            false => drop(endpoints.insert(service, Arc::new(new))),
+        }
+        self.changed = true;
+    }
+}
+
+/// The endpoints in `slices`. The same address with the same ports can be in two slices while the controller moves it:
+/// then the healthier entry counts.
+fn endpoint_set<'a>(slices: impl Iterator<Item = &'a Slice>, pods: &HashMap<PodId, Arc<Pod>>) -> EndpointSet {
+    let mut found: BTreeMap<(IpAddr, Arc<[EndpointPort]>), Endpoint> = BTreeMap::new();
+    for endpoint in slices.flat_map(|slice| &slice.endpoints) {
+        let mut endpoint = endpoint.clone();
+        endpoint.sidecar = endpoint.pod.as_ref().and_then(|pod| pods.get(pod)).and_then(|pod| pod.sidecar);
+        match found.entry((endpoint.address, endpoint.ports.clone())) {
+            Entry::Vacant(entry) => drop(entry.insert(endpoint)),
+            Entry::Occupied(mut entry) if entry.get().health < endpoint.health => {
+                drop(entry.insert(endpoint))
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+    EndpointSet { endpoints: found.into_values().collect() }
+}
+
+// === impl Table ===
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { current: HashMap::new(), seen: None, synced: false }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: PartialEq> Table<K, V> {
+    /// Takes an event in; returns what differs since, each with the value before.
+    ///
+    /// During a restart the objects that follow replace those there are one by one, and those that did not follow go
+    /// at its end: readers never see a half-empty table.
+    fn apply(&mut self, event: TableEvent<K, V>) -> Vec<(K, Option<V>)> {
+        match event {
+            TableEvent::Restart => {
+                self.seen = Some(HashSet::new());
+                vec![]
+            }
+            TableEvent::Restarted => {
+                self.synced = true;
+                let Some(seen) = self.seen.take() else { return vec![] };
+                let gone: Vec<K> = self.current.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+                gone.into_iter().map(|key| (key.clone(), self.current.remove(&key))).collect()
+            }
+            TableEvent::Set(key, value) => {
+                if let Some(seen) = &mut self.seen {
+                    seen.insert(key.clone());
+                }
+                if self.current.get(&key) == Some(&value) {
+                    return vec![];
+                }
+                let old = self.current.insert(key.clone(), value);
+                vec![(key, old)]
+            }
+            TableEvent::Remove(key) => match self.current.remove(&key) {
+                Some(old) => vec![(key, Some(old))],
+                None => vec![],
+            },
+            TableEvent::Nothing => vec![],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
