@@ -50,7 +50,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError::Encoding)?;
     let mut seen = Seen::default();
-    let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_depth: MAX_DEPTH };
+    let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_depth: MAX_DEPTH, flow_nesting_limit: MAX_DEPTH };
     let options = serde_saphyr::options! {
         budget: budget,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,

@@ -2,8 +2,10 @@
 
 pub mod convert;
 pub mod defaults;
+mod fields;
 pub mod json;
 pub mod mesh;
+mod openapi;
 pub mod openapi_v2_pb;
 pub mod patch;
 pub mod protobuf;

@@ -1,47 +1,42 @@
-//! The patch types of the Kubernetes API.
+//! The patch types of the Kubernetes API. All functions leave the target alone and return the result.
+
+mod json;
+mod strategic;
+
+pub use self::json::{MAX_COPIED_BYTES, MAX_OPERATIONS, json};
+pub use strategic::strategic;
 
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::registry::Resource;
-
 /// A patch that cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatchError {
-    /// The patch itself is malformed.
+    /// The patch itself is malformed; 400.
     #[error("{0}")]
     Malformed(String),
-    /// The patch does not fit the object.
+    /// The patch does not fit the object; 422.
     #[error("{0}")]
     Unprocessable(String),
-    /// The patch has more operations than are allowed.
+    /// The patch has more operations than are allowed; 413.
     #[error("the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
     TooManyOperations(usize),
-}
-
-/// More operations than this are refused, as by Kubernetes.
-pub const MAX_OPERATIONS: usize = 10_000;
-
-/// RFC 6902.
-pub fn json(target: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let operations: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|e| PatchError::Malformed(e.to_string()))?;
-    if operations.0.len() > MAX_OPERATIONS {
-        return Err(PatchError::TooManyOperations(operations.0.len()));
-    }
-    let mut result = target.clone();
-    json_patch::patch(&mut result, &operations).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
-    Ok(result)
+    /// The patch would make the object too large; 413.
+    #[error(
+        "unable to complete the copy operations of the patch: they add up to more than {MAX_COPIED_BYTES} bytes"
+    )]
+    TooLarge,
 }
 
 /// RFC 7396.
 pub fn merge(target: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if !patch.is_object() {
+        return Err(PatchError::Malformed("a merge patch must be an object".into()));
+    }
     let mut result = target.clone();
     json_patch::merge(&mut result, patch);
     Ok(result)
 }
 
-/// Kubernetes' strategic merge patch.
-pub fn strategic(_res: &Resource, target: &Value, patch: &Value) -> Result<Value, PatchError> {
-    merge(target, patch)
-}
+#[cfg(test)]
+mod tests;

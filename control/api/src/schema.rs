@@ -1,33 +1,13 @@
-//! The shape of each kind.
+//! The shape of each kind: what is unknown or mistyped in an object, and what is not part of its kind.
 
-use serde_json::Value;
+mod check;
+mod definitions;
+mod shape;
 
-use crate::registry::Resource;
-use crate::validate::FieldError;
+pub(crate) use definitions::{Definitions, definitions};
 
-/// How an object differs from its schema.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SchemaReport {
-    /// Paths of the fields that the kind does not have.
-    pub unknown: Vec<String>,
-    /// Fields with a value of the wrong type.
-    pub mistyped: Vec<FieldError>,
-}
+pub use crate::openapi::{openapi_v2, openapi_v3};
+pub use check::{SchemaReport, check, prune};
 
-/// Compares an object with the schema of its kind.
-pub fn check(_res: &Resource, _object: &Value) -> SchemaReport {
-    SchemaReport::default()
-}
-
-/// Removes the fields that the kind does not have.
-pub fn prune(_res: &Resource, _object: &mut Value) {}
-
-/// The OpenAPI v3 document of a group version.
-pub fn openapi_v3(_group: &str, _version: &str) -> Option<Value> {
-    None
-}
-
-/// The OpenAPI v2 document.
-pub fn openapi_v2() -> Value {
-    serde_json::json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.33.0"}, "paths": {}})
-}
+#[cfg(test)]
+mod tests;

@@ -278,7 +278,9 @@ impl<'a> Parser<'a> {
                 "in" => Operator::In(self.values()?),
                 "notin" => Operator::NotIn(self.values()?),
                 other => {
-                    return Err(malformed(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")));
+                    return Err(malformed(format!(
+                        "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                    )));
                 }
             }
         };
