@@ -1,0 +1,14 @@
+//! End-to-end tests with the real parts: `weft up` as a process, and kubectl, wrk, Prometheus, Docker and Python as
+//! their users have them. One module per numbered item of what the first slice must show, in that order.
+//!
+//! Timings and counts of failed requests are printed (`cargo test -- --nocapture`, as `tests/run` does) and bounded
+//! generously: a test says that it works, the benchmarks say how well.
+
+mod acknowledged_writes;
+mod bad_input;
+mod control_killed;
+mod demo_start;
+mod docker_capture;
+mod kubectl_and_python;
+mod prometheus_reads;
+mod rollout_under_load;
