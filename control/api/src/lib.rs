@@ -1,5 +1,6 @@
 //! Kubernetes object types, selectors, quantities, patches and validation.
 
+mod access;
 pub mod convert;
 pub mod defaults;
 mod fields;
