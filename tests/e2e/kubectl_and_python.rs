@@ -159,7 +159,8 @@ async fn apply_and_change(kubectl: &Kubectl) -> anyhow::Result<()> {
     .await
 }
 
-/// The verbs with which kubectl 1.32 and newer send protobuf.
+/// The verbs with which kubectl 1.32 and newer send protobuf. In the process runtime a command is a program of the host,
+/// whatever the image.
 async fn create_by_verb(kubectl: &Kubectl) -> anyhow::Result<()> {
     kubectl.run(&["create", "namespace", "by-verb"]).await?;
     let within = ["-n", "by-verb"];

@@ -80,7 +80,27 @@ async fn rate_errors_and_latency_per_service_are_what_wrk_produced() -> anyhow::
     .await?;
     measured!("inbound requests by replica: {:?}", inbound.iter().map(|(_, it)| *it).collect::<Vec<_>>());
 
+    // Whatever metric the README names is there.
+    for name in metrics_of_the_readme()? {
+        let found = prometheus.query(&format!("count({{__name__=\"{name}\"}})")).await?;
+        ensure!(found.len() == 1, "the README names {name}, which nobody exports");
+    }
+
     let control = prometheus.query(r#"count({job="weft-control",__name__=~".+"})"#).await?;
     ensure!(control.first().is_some_and(|(_, count)| *count > 20.0), "control has metrics: {control:?}");
     Ok(())
+}
+
+/// The first column of its tables of metrics: backquoted names that Prometheus could have.
+fn metrics_of_the_readme() -> anyhow::Result<Vec<String>> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let names: Vec<String> = rows
+        .filter(|name| {
+            ["envoy_", "weft_", "apiserver_", "scheduler_"].iter().any(|prefix| name.starts_with(prefix))
+        })
+        .map(str::to_owned)
+        .collect();
+    ensure!(names.len() >= 10, "the README has a table of metrics: {names:?}");
+    Ok(names)
 }

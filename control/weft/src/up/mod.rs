@@ -1,0 +1,167 @@
+//! `weft up`: a cluster in one process.
+//!
+//! [`run`] is the composition root: it starts every part in the order in which they need each other, and each talks to
+//! the next one over the interface that it would use from another machine. What outlives a start is in the data
+//! directory alone.
+
+mod components;
+mod data_dir;
+mod metrics;
+mod ports;
+mod signals;
+mod status;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use kube::Client;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+use weft_apiserver::ApiServer;
+use weft_discovery::dns::{DnsConfig, DnsServer};
+use weft_node::{AdsAddress, Agent, AgentConfig, NodeTls, RuntimeChoice, StopMode};
+use weft_store::{EmbeddedStore, Options};
+
+use self::{
+    components::Components,
+    metrics::{MetricsServer, Sources},
+    ports::Ports,
+    signals::StopSignals,
+    status::{Found, Status},
+};
+use crate::{
+    cli::{Runtime, UpArgs},
+    demo::manifest,
+};
+
+/// How long the demo may take until all of it is available before we stop waiting and say what is missing.
+const DEMO_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long the gateway may take to answer for `web` once it is available.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs a cluster until a signal ends it.
+pub(crate) fn main(args: UpArgs) -> ExitCode {
+    if let Err(error) = weft_kit::telemetry::init(&args.log_level) {
+        eprintln!("{}", weft_kit::error::chain(&error));
+        return ExitCode::FAILURE;
+    }
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(args)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft up: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut signals = StopSignals::listen()?;
+    let data_dir = data_dir::prepare(args.data_dir.clone())?;
+    // The store first: its lock tells whether a cluster runs on this directory already.
+    let store = EmbeddedStore::open(&data_dir.join("store.redb"), Options::default())?;
+    let ports = Ports::choose(&args, &data_dir)?;
+    let node_name = args.node_name.clone().map_or_else(host_name, Ok)?;
+
+    let shutdown = CancellationToken::new();
+    let mut components = Components::new(shutdown.clone());
+    let registry = Registry::new();
+
+    let api = start_api(&ports, &data_dir, store, &registry, &shutdown).await?;
+    let kubeconfig = data_dir.join("kubeconfig");
+    data_dir::write_secret(&kubeconfig, &api.admin_kubeconfig())?;
+    let admin = api.client("system:admin", &["system:masters"]);
+    let found = Found::read(&admin).await?;
+
+    let mesh = weft_mesh::start(
+        api.client("system:weft-mesh", &["system:masters"]),
+        mesh_config(&ports, args.runtime, &registry),
+        shutdown.child_token(),
+    )
+    .await
+    .context("cannot start the mesh control")?;
+    for (group, version, resources, service) in mesh.metrics_api() {
+        api.aggregate(group, version, resources, service);
+    }
+    components.spawn("scheduler", {
+        let config = weft_scheduler::Config { registry: Some(registry.clone()), ..Default::default() };
+        weft_scheduler::run(api.client("system:kube-scheduler", &["system:masters"]), config, shutdown.child_token())
+    });
+    components.spawn("controllers", {
+        let config = weft_controllers::Config { registry: Some(registry.clone()), ..Default::default() };
+        let client = api.client("system:kube-controller-manager", &["system:masters"]);
+        weft_controllers::run(client, config, shutdown.child_token())
+    });
+    let dns = DnsServer::bind(ports.dns, mesh.mesh_state(), DnsConfig::default()).await?;
+    components.spawn("DNS server", dns.run(shutdown.child_token()));
+    let metrics = MetricsServer::bind(ports.metrics)
+        .await
+        .with_context(|| format!("cannot listen for metrics on {}", ports.metrics))?;
+    let sources = Sources { registry: registry.clone(), client: admin.clone() };
+    components.spawn_infallible("metrics server", metrics.run(sources, shutdown.child_token()));
+
+    let agent = start_agent(&args, &ports, &data_dir, &api, node_name.clone(), &registry).await?;
+
+    let gateway_admin = status::gateway_admin(&admin, &node_name).await;
+    let status = Status {
+        ports: &ports,
+        kubeconfig: &kubeconfig,
+        node_name: &node_name,
+        runtime: args.runtime.as_str(),
+        found: &found,
+        gateway_admin: gateway_admin.as_deref(),
+    };
+    println!("{status}\nready after {:.1} s", started.elapsed().as_secs_f64());
+
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        error = components.failure() => Err(error),
+        () = serve(args.demo, &admin, gateway_admin.as_deref(), started) => Ok(()),
+    };
+    println!("stopping: the workloads drain; another Ctrl-C ends at once");
+    let stop = async {
+        agent.stop(StopMode::Drain).await;
+        println!("  workloads stopped");
+        components.stop().await;
+        mesh.stopped().await;
+        api.stopped().await;
+    };
+    tokio::select! {
+        () = stop => println!("stopped"),
+        () = signals.next() => bail!("ended before everything was stopped; the next start finds what is left"),
+    }
+    outcome
+}
+
+/// What happens while the cluster runs: the demo if it was asked for, else nothing; never ends.
+async fn serve(with_demo: bool, client: &Client, gateway_admin: Option<&str>, started: Instant) {
+    if with_demo && let Err(error) = demo(client, gateway_admin, started).await {
+        // The cluster is as good as without the demo, and what is wrong is best looked at while it runs.
+        eprintln!("demo: {error:#}");
+    }
+    std::future::pending().await
+}
+
+/// Applies the demo, waits for it and says what to try.
+async fn demo(client: &Client, gateway_admin: Option<&str>, started: Instant) -> anyhow::Result<()> {
+    let applied = manifest::apply(client).await?;
+    println!("demo: {} objects created, {} were there and stay as they are", applied.created, applied.kept);
+    manifest::wait_available(client, DEMO_LIMIT).await?;
+    let web = manifest::web_address(client, ANSWER_LIMIT).await?;
+    println!("{}", DemoStatus { web, gateway_admin });
+    println!("demo ready after {:.1} s: all of web, api and client are available", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Which ports this start listens on.
+//!
+//! Sidecars and the user's kubeconfig outlive a control process that was killed, so a restart must come back at the
+//! same addresses: they are remembered in the data directory.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::UpArgs;
+
+/// Where free ports are looked for: below the kernel's ephemeral range, since a client that keeps connecting to a
+/// port of that range on loopback, while nobody listens, ends up connected to itself; and below the gateway's ports.
+const FREE_PORTS: std::ops::Range<u16> = 10_240..19_999;
+
+/// The addresses of one start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ports {
+    pub(super) api: SocketAddr,
+    pub(super) xds: SocketAddr,
+    pub(super) dns: SocketAddr,
+    pub(super) metrics: SocketAddr,
+}
+
+/// Whether UDP must be free as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    TcpAndUdp,
+}
+
+// === impl Ports ===
+
+impl Ports {
+    /// Chooses addresses that are free at this moment.
+    pub(super) fn choose(args: &UpArgs, data_dir: &Path) -> anyhow::Result<Self> {
+        let last = Self::load(data_dir)?;
+        let last = last.as_ref();
+        Ok(Self {
+            api: choose("--api-listen", args.api_listen, last.map(|it| it.api), 6443, Transport::Tcp)?,
+            xds: choose("--xds-listen", args.xds_listen, last.map(|it| it.xds), 15_010, Transport::Tcp)?,
+            dns: choose("--dns-listen", args.dns_listen, last.map(|it| it.dns), 15_053, Transport::TcpAndUdp)?,
+            metrics: choose(
+                "--metrics-listen",
+                args.metrics_listen,
+                last.map(|it| it.metrics),
+                15_014,
+                Transport::Tcp,
+            )?,
+        })
+    }
+
+    /// Remembers them for the next start.
+    pub(super) fn save(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let path = data_dir.join(FILE);
+        let text = serde_json::to_vec_pretty(self).context("cannot write the addresses as JSON")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn load(data_dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = data_dir.join(FILE);
+        match fs::read(&path) {
+            // A file that was cut short by a full disk costs the memory of the ports, not the start.
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+const FILE: &str = "ports.json";
+
+fn choose(
+    flag: &str,
+    given: Option<SocketAddr>,
+    last: Option<SocketAddr>,
+    default: u16,
+    transport: Transport,
+) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = given.filter(|address| address.port() != 0) {
+        if !is_free(address, transport) {
+            bail!("{flag} {address} is in use or is not an address of this machine");
+        }
+        return Ok(address);
+    }
+    let ip = given.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+    let default = given.is_none().then_some(SocketAddr::new(ip, default));
+    // Spread by the process id, so that two starts at the same moment do not walk the same ports.
+    let count = FREE_PORTS.end - FREE_PORTS.start;
+    let start = (std::process::id() % u32::from(count)) as u16;
+    let others = (0..count).map(|step| FREE_PORTS.start + (start + step) % count);
+    last.filter(|last| last.ip() == ip)
+        .into_iter()
+        .chain(default)
+        .chain(others.map(|port| SocketAddr::new(ip, port)))
+        .find(|address| is_free(*address, transport))
+        .with_context(|| format!("{flag}: no free port on {ip}"))
+}
+
+fn is_free(address: SocketAddr, transport: Transport) -> bool {
+    TcpListener::bind(address).is_ok()
+        && (transport == Transport::Tcp || UdpSocket::bind(address).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+    }
+
+    #[test]
+    fn a_port_that_was_asked_for_is_taken_or_refused_but_never_replaced() {
+        let taken = TcpListener::bind(local(0)).unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = choose("--api-listen", Some(address), None, 1, Transport::Tcp).unwrap_err();
+        assert!(error.to_string().contains("--api-listen"), "{error}");
+    }
+
+    #[test]
+    fn the_last_port_comes_first_and_a_taken_default_is_replaced() {
+        let taken = TcpListener::bind(local(0)).unwrap();
+        let default = taken.local_addr().unwrap().port();
+        let chosen = choose("--x", None, None, default, Transport::TcpAndUdp).unwrap();
+        assert!(FREE_PORTS.contains(&chosen.port()));
+        assert_eq!(choose("--x", None, Some(chosen), default, Transport::Tcp).unwrap(), chosen);
+        assert_eq!(choose("--x", Some(local(0)), Some(chosen), default, Transport::Tcp).unwrap(), chosen);
+    }
+}
