@@ -1,6 +1,16 @@
 //! Reaching a gRPC server over TCP or a Unix socket.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+/// How often a silent connection is checked, and how long its peer may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 /// Where a gRPC server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +31,54 @@ pub enum ServerAddress {
 #[error("{text:?} is not a server address; give host:port, http://host:port or unix:/path")]
 pub struct AddressError {
     text: String,
+}
+
+/// Why a stream to a server failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// No connection.
+    #[error("cannot connect to {server}")]
+    Connect {
+        server: ServerAddress,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The server did not open the stream.
+    #[error("the server refused the stream")]
+    Open(#[source] Status),
+    /// The stream was open.
+    #[error("the stream was lost")]
+    Lost(#[source] Status),
+}
+
+/// Opens a connection that notices when its peer is gone.
+pub(crate) async fn connect(server: &ServerAddress, timeout: Duration) -> Result<Channel, StreamError> {
+    let error = |source| StreamError::Connect { server: server.clone(), source };
+    let uri = match server {
+        ServerAddress::Tcp { .. } => server.to_string(),
+        // A name has to be there, nothing looks at it.
+        ServerAddress::Unix(_) => "http://localhost".to_owned(),
+    };
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(error)?
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEP_ALIVE.0))
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
+        .keep_alive_while_idle(true);
+    match server {
+        ServerAddress::Tcp { .. } => endpoint.connect().await,
+        ServerAddress::Unix(path) => {
+            let path = path.clone();
+            let connector = tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+    }
+    .map_err(error)
 }
 
 // === impl ServerAddress ===
@@ -50,6 +108,34 @@ impl fmt::Display for ServerAddress {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "http://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_written() {
+        for text in
+            ["http://127.0.0.1:18000", "http://[::1]:18000", "http://mesh.local:1", "unix:/run/ads.sock"]
+        {
+            assert_eq!(text.parse::<ServerAddress>().expect("valid").to_string(), text);
+        }
+        assert_eq!(
+            "localhost:80".parse::<ServerAddress>().expect("valid").to_string(),
+            "http://localhost:80"
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_its_text() {
+        for text in
+            ["", "localhost", "localhost:", "localhost:99999", ":80", "unix:", "http://a/b:80", "ftp://a:1"]
+        {
+            let error = text.parse::<ServerAddress>().expect_err(text);
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
     }
 }

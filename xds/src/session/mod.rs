@@ -1,1 +1,14 @@
 //! The xDS protocol as state machines without sockets, clocks or randomness.
+//!
+//! Each end of a stream is one value that takes what was received and gives what is to be sent: [`server`] for both
+//! variants of the protocol, [`client::DeltaClient`] and [`client::SotwClient`] for the other end. The async shells
+//! around them are [`crate::server`] and [`crate::client`].
+
+pub mod client;
+mod nack;
+pub mod server;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use self::snapshot::{TypeSnapshot, Version, VersionedResource, VersionedSnapshot};

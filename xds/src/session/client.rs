@@ -1,0 +1,178 @@
+//! The client's end of the streams to a server, one after the other.
+//!
+//! # Guarantees
+//! * What was accepted is remembered across streams: a delta server is told what the client has, and what a
+//!   state-of-the-world server repeats unchanged is not handed out again.
+//! * Resources that were not asked for are ignored, and the rest of the response is acknowledged.
+//! * A response with the same name twice, or with a resource whose name cannot be read, is refused as a whole; a
+//!   resource of the wrong type is refused alone.
+//! * A refused resource keeps its last good version, and is offered again as soon as the server sends it.
+//!
+//! # Caveats
+//! * Whether all clusters and all listeners are wanted is read when a stream opens.
+//! * Times to live are not honoured: a resource stays until it is replaced or removed.
+
+mod delta;
+mod sotw;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::{delta::DeltaClient, sotw::SotwClient};
+use super::Version;
+use crate::{
+    any::type_name,
+    pb::google::protobuf::Any,
+    resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
+};
+
+/// The client's end in one variant of the protocol; see the [module](self).
+///
+/// The order of calls: [`open`](Self::open) for a new stream; then for each response [`receive`](Self::receive) and,
+/// if that gave an update, [`answer`](Self::answer).
+pub trait ClientSession: Send {
+    /// What goes to the server.
+    type Request: Send + 'static;
+    /// What comes from it.
+    type Response: Send + 'static;
+
+    /// The first requests of a new stream.
+    fn open(&mut self, wanted: &Subscriptions) -> Vec<Self::Request>;
+
+    /// Takes a response.
+    fn receive(&mut self, response: Self::Response) -> Received<Self::Request>;
+
+    /// The requests that follow from what became of the update, and from what is now wanted.
+    fn answer(&mut self, verdict: Result<(), Vec<Rejected>>, wanted: &Subscriptions) -> Vec<Self::Request>;
+}
+
+/// What a response was.
+#[derive(Debug)]
+pub enum Received<Request> {
+    /// To be applied, then answered.
+    Update(ResourceUpdate),
+    /// Not usable; the refusal goes to the server.
+    Refused(Rejected, Request),
+    /// Of a type that was not asked for.
+    Ignored(String),
+}
+
+/// What is held of one type; survives streams.
+#[derive(Debug, Default)]
+struct Held {
+    /// Accepted resources.
+    resources: BTreeMap<String, HeldResource>,
+    /// The type's version in the last response that was accepted as a whole.
+    version: String,
+}
+
+#[derive(Debug)]
+struct HeldResource {
+    /// The server's name for it; empty in state-of-the-world mode.
+    version: String,
+    digest: Version,
+}
+
+/// What was asked for of one type on this stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Asked {
+    all: bool,
+    names: BTreeSet<String>,
+}
+
+/// An update that was handed out and is not answered yet.
+#[derive(Debug)]
+struct Pending {
+    type_: ResourceType,
+    nonce: String,
+    version: String,
+    upserts: Vec<(String, HeldResource)>,
+    removed: Vec<String>,
+    /// Refused before it was handed out.
+    refused: Vec<Rejected>,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Takes over what was accepted of an update, and gives what was refused.
+    fn settle(&mut self, pending: &mut Pending, verdict: Result<(), Vec<Rejected>>) -> Vec<Rejected> {
+        let mut refused = std::mem::take(&mut pending.refused);
+        refused.extend(verdict.err().into_iter().flatten());
+        let bad: BTreeSet<_> = refused.iter().map(|rejected| rejected.name.as_str()).collect();
+        // A refusal without a name is of everything.
+        if !bad.contains("") {
+            for (name, held) in pending.upserts.drain(..).filter(|(name, _)| !bad.contains(name.as_str())) {
+                self.resources.insert(name, held);
+            }
+            for name in pending.removed.iter().filter(|name| !bad.contains(name.as_str())) {
+                self.resources.remove(name);
+            }
+        }
+        if refused.is_empty() {
+            self.version.clone_from(&pending.version);
+        }
+        refused
+    }
+
+    fn retain(&mut self, asked: &Asked) {
+        self.resources.retain(|name, _| asked.covers(name));
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// What of a type is wanted; `None` if nothing.
+    fn from_wanted(type_: ResourceType, wanted: &Subscriptions) -> Option<Self> {
+        let (all, names) = match type_ {
+            ResourceType::Cluster => (wanted.all_clusters, None),
+            ResourceType::Listener => (wanted.all_listeners, None),
+            ResourceType::ClusterLoadAssignment => (false, Some(&wanted.endpoints)),
+            ResourceType::RouteConfiguration => (false, Some(&wanted.routes)),
+            ResourceType::Secret => (false, Some(&wanted.secrets)),
+        };
+        let names = names.cloned().unwrap_or_default();
+        (all || !names.is_empty()).then_some(Self { all, names })
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
+}
+
+/// Sorts the resources of a response: into those to hand out, and those to refuse one by one.
+///
+/// An error refuses the response.
+fn check(
+    type_: ResourceType,
+    resources: impl IntoIterator<Item = Resource>,
+) -> Result<(Vec<Resource>, Vec<Rejected>), Rejected> {
+    let mut seen = BTreeSet::new();
+    let (mut good, mut refused) = (Vec::new(), Vec::new());
+    for resource in resources {
+        if resource.name.is_empty() {
+            return Err(whole(format!("a {type_} resource has no name")));
+        }
+        if !seen.insert(resource.name.clone()) {
+            return Err(whole(format!("{type_} {:?} is there twice", resource.name)));
+        }
+        match wrong_type(type_, &resource.body) {
+            Some(reason) => refused.push(Rejected { name: resource.name, reason }),
+            None => good.push(resource),
+        }
+    }
+    Ok((good, refused))
+}
+
+fn wrong_type(type_: ResourceType, body: &Any) -> Option<String> {
+    let (found, expected) = (type_name(&body.type_url), type_name(type_.type_url()));
+    (found != expected).then(|| format!("type is {found:?}, expected {expected:?}"))
+}
+
+fn whole(reason: String) -> Rejected {
+    Rejected { name: String::new(), reason }
+}
+
+fn held(resource: &Resource) -> HeldResource {
+    HeldResource { version: resource.version.clone(), digest: Version::of_body(&resource.body) }
+}

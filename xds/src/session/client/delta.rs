@@ -1,0 +1,152 @@
+//! The incremental variant.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Asked, ClientSession, Held, Pending, Received, check, held, whole};
+use crate::{
+    pb::envoy::{
+        config::core::v3::Node,
+        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    },
+    resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
+    session::nack,
+};
+
+const TYPES: usize = ResourceType::ALL.len();
+
+/// The client's end, incremental.
+#[derive(Debug)]
+pub struct DeltaClient {
+    node: Node,
+    held: [Held; TYPES],
+    /// On this stream, by type; `None` for what was never asked for.
+    asked: [Option<Asked>; TYPES],
+    pending: Option<Pending>,
+}
+
+// === impl DeltaClient ===
+
+impl DeltaClient {
+    /// Without any resource and before the first stream.
+    pub fn new(node: Node) -> Self {
+        Self { node, held: Default::default(), asked: Default::default(), pending: None }
+    }
+
+    /// Brings one type's subscription in line with what is wanted.
+    fn subscribe(&mut self, type_: ResourceType, wanted: &Subscriptions) -> Option<DeltaDiscoveryRequest> {
+        let now = Asked::from_wanted(type_, wanted);
+        let held = &mut self.held[type_.index()];
+        let asked = &mut self.asked[type_.index()];
+        match (asked.as_ref(), now) {
+            (None, None) => None,
+            (None, Some(now)) => {
+                held.retain(&now);
+                let have: HashMap<_, _> =
+                    held.resources.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect();
+                let request = DeltaDiscoveryRequest {
+                    type_url: type_.type_url().to_owned(),
+                    resource_names_subscribe: now.names.iter().cloned().collect(),
+                    initial_resource_versions: have,
+                    ..Default::default()
+                };
+                *asked = Some(now);
+                Some(request)
+            }
+            // Only names can change on a stream.
+            (Some(before), now) => {
+                let now = Asked { all: before.all, names: now.map(|now| now.names).unwrap_or_default() };
+                if now == *before {
+                    return None;
+                }
+                let request = DeltaDiscoveryRequest {
+                    type_url: type_.type_url().to_owned(),
+                    resource_names_subscribe: now.names.difference(&before.names).cloned().collect(),
+                    resource_names_unsubscribe: before.names.difference(&now.names).cloned().collect(),
+                    ..Default::default()
+                };
+                held.retain(&now);
+                *asked = Some(now);
+                Some(request)
+            }
+        }
+    }
+}
+
+impl ClientSession for DeltaClient {
+    type Request = DeltaDiscoveryRequest;
+    type Response = DeltaDiscoveryResponse;
+
+    fn open(&mut self, wanted: &Subscriptions) -> Vec<DeltaDiscoveryRequest> {
+        self.asked = Default::default();
+        self.pending = None;
+        let mut requests: Vec<_> =
+            ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)).collect();
+        if let Some(first) = requests.first_mut() {
+            first.node = Some(self.node.clone());
+        }
+        requests
+    }
+
+    fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received<DeltaDiscoveryRequest> {
+        let type_ = ResourceType::from_type_url(&response.type_url);
+        let Some((type_, asked)) = type_.and_then(|type_| Some((type_, self.asked[type_.index()].as_ref()?)))
+        else {
+            return Received::Ignored(response.type_url);
+        };
+        // Without a body it is but a sign of life.
+        let resources = response.resources.into_iter().filter_map(|resource| {
+            Some(Resource { name: resource.name, version: resource.version, body: resource.resource? })
+        });
+        let (mut upserts, mut refused) = match check(type_, resources) {
+            Ok(sorted) => sorted,
+            Err(rejected) => return refuse(type_, response.nonce, rejected),
+        };
+        let gone: HashSet<_> = response.removed_resources.iter().map(String::as_str).collect();
+        if let Some(both) = upserts.iter().find(|resource| gone.contains(resource.name.as_str())) {
+            let rejected = whole(format!("{type_} {:?} is both sent and removed", both.name));
+            return refuse(type_, response.nonce, rejected);
+        }
+        upserts.retain(|resource| asked.covers(&resource.name));
+        refused.retain(|rejected| asked.covers(&rejected.name));
+        let mut removed = response.removed_resources;
+        removed.retain(|name| asked.covers(name));
+        self.pending = Some(Pending {
+            type_,
+            nonce: response.nonce,
+            version: response.system_version_info.clone(),
+            upserts: upserts.iter().map(|resource| (resource.name.clone(), held(resource))).collect(),
+            removed: removed.clone(),
+            refused,
+        });
+        Received::Update(ResourceUpdate { type_, version: response.system_version_info, upserts, removed })
+    }
+
+    fn answer(
+        &mut self,
+        verdict: Result<(), Vec<Rejected>>,
+        wanted: &Subscriptions,
+    ) -> Vec<DeltaDiscoveryRequest> {
+        let mut requests = Vec::new();
+        if let Some(mut pending) = self.pending.take() {
+            let refused = self.held[pending.type_.index()].settle(&mut pending, verdict);
+            requests.push(DeltaDiscoveryRequest {
+                type_url: pending.type_.type_url().to_owned(),
+                response_nonce: pending.nonce,
+                error_detail: (!refused.is_empty()).then(|| nack::to_status(&refused)),
+                ..Default::default()
+            });
+        }
+        requests.extend(ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)));
+        requests
+    }
+}
+
+fn refuse(type_: ResourceType, nonce: String, rejected: Rejected) -> Received<DeltaDiscoveryRequest> {
+    let request = DeltaDiscoveryRequest {
+        type_url: type_.type_url().to_owned(),
+        response_nonce: nonce,
+        error_detail: Some(nack::to_status(std::slice::from_ref(&rejected))),
+        ..Default::default()
+    };
+    Received::Refused(rejected, request)
+}

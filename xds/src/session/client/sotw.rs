@@ -1,0 +1,198 @@
+//! The state-of-the-world variant.
+
+use std::collections::HashSet;
+
+use prost::Message as _;
+
+use super::{Asked, ClientSession, Held, Pending, Received, check, held, whole};
+use crate::{
+    any,
+    pb::{
+        envoy::{
+            config::core::v3::Node,
+            service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource as Wrapped},
+        },
+        google::protobuf::Any,
+        google::rpc::Status,
+    },
+    resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
+    session::nack,
+};
+
+const TYPES: usize = ResourceType::ALL.len();
+
+/// The client's end, state of the world.
+#[derive(Debug)]
+pub struct SotwClient {
+    node: Node,
+    held: [Held; TYPES],
+    /// On this stream, by type.
+    streams: [TypeStream; TYPES],
+    pending: Option<Pending>,
+}
+
+/// One type on one stream.
+#[derive(Debug, Default)]
+struct TypeStream {
+    /// `None` for what was never asked for.
+    asked: Option<Asked>,
+    /// Of the last response; empty before the first.
+    nonce: String,
+}
+
+/// What all resource types have in common: their name is field 1.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+// === impl SotwClient ===
+
+impl SotwClient {
+    /// Without any resource and before the first stream.
+    pub fn new(node: Node) -> Self {
+        Self { node, held: Default::default(), streams: Default::default(), pending: None }
+    }
+
+    fn request(&self, type_: ResourceType, error_detail: Option<Status>) -> DiscoveryRequest {
+        let stream = &self.streams[type_.index()];
+        DiscoveryRequest {
+            type_url: type_.type_url().to_owned(),
+            version_info: self.held[type_.index()].version.clone(),
+            resource_names: stream.asked.iter().flat_map(|asked| asked.names.iter().cloned()).collect(),
+            response_nonce: stream.nonce.clone(),
+            error_detail,
+            ..Default::default()
+        }
+    }
+
+    /// Notes what is wanted of a type now; whether that is a change.
+    fn subscribe(&mut self, type_: ResourceType, wanted: &Subscriptions) -> bool {
+        let now = Asked::from_wanted(type_, wanted);
+        let asked = &mut self.streams[type_.index()].asked;
+        let now = match (asked.as_ref(), now) {
+            (None, None) => return false,
+            (None, Some(now)) => now,
+            // Only names can change on a stream.
+            (Some(before), now) => {
+                Asked { all: before.all, names: now.map(|now| now.names).unwrap_or_default() }
+            }
+        };
+        if asked.as_ref() == Some(&now) {
+            return false;
+        }
+        self.held[type_.index()].retain(&now);
+        *asked = Some(now);
+        true
+    }
+}
+
+impl ClientSession for SotwClient {
+    type Request = DiscoveryRequest;
+    type Response = DiscoveryResponse;
+
+    fn open(&mut self, wanted: &Subscriptions) -> Vec<DiscoveryRequest> {
+        self.streams = Default::default();
+        self.pending = None;
+        let mut requests = Vec::new();
+        for type_ in ResourceType::ALL {
+            if self.subscribe(type_, wanted) {
+                requests.push(self.request(type_, None));
+            }
+        }
+        if let Some(first) = requests.first_mut() {
+            first.node = Some(self.node.clone());
+        }
+        requests
+    }
+
+    fn receive(&mut self, response: DiscoveryResponse) -> Received<DiscoveryRequest> {
+        let type_ = ResourceType::from_type_url(&response.type_url)
+            .filter(|type_| self.streams[type_.index()].asked.is_some());
+        let Some(type_) = type_ else { return Received::Ignored(response.type_url) };
+        let stream = &mut self.streams[type_.index()];
+        stream.nonce.clone_from(&response.nonce);
+        let asked = stream.asked.clone().unwrap_or_default();
+
+        let sorted = response
+            .resources
+            .into_iter()
+            .map(|body| unwrap(type_, body))
+            .filter_map(Result::transpose)
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|resources| check(type_, resources));
+        let (mut upserts, mut refused) = match sorted {
+            Ok(sorted) => sorted,
+            Err(rejected) => {
+                let request = self.request(type_, Some(nack::to_status(std::slice::from_ref(&rejected))));
+                return Received::Refused(rejected, request);
+            }
+        };
+        refused.retain(|rejected| asked.covers(&rejected.name));
+        upserts.retain(|resource| asked.covers(&resource.name));
+        let resources = &self.held[type_.index()].resources;
+        let mut removed = Vec::new();
+        if type_.is_wildcard_by_default() {
+            let sent: HashSet<_> = upserts.iter().map(|resource| resource.name.as_str()).collect();
+            let bad: HashSet<_> = refused.iter().map(|rejected| rejected.name.as_str()).collect();
+            let gone = |name: &&String| !sent.contains(name.as_str()) && !bad.contains(name.as_str());
+            removed.extend(resources.keys().filter(gone).cloned());
+        }
+        let mut pending_upserts = Vec::new();
+        upserts.retain(|resource| {
+            let new = held(resource);
+            let changed = resources.get(&resource.name).is_none_or(|old| old.digest != new.digest);
+            if changed {
+                pending_upserts.push((resource.name.clone(), new));
+            }
+            changed
+        });
+        self.pending = Some(Pending {
+            type_,
+            nonce: response.nonce,
+            version: response.version_info.clone(),
+            upserts: pending_upserts,
+            removed: removed.clone(),
+            refused,
+        });
+        Received::Update(ResourceUpdate { type_, version: response.version_info, upserts, removed })
+    }
+
+    fn answer(
+        &mut self,
+        verdict: Result<(), Vec<Rejected>>,
+        wanted: &Subscriptions,
+    ) -> Vec<DiscoveryRequest> {
+        let mut requests = Vec::new();
+        let answered = self.pending.take().map(|mut pending| {
+            let type_ = pending.type_;
+            let refused = self.held[type_.index()].settle(&mut pending, verdict);
+            // One request both answers and says what is wanted.
+            self.subscribe(type_, wanted);
+            requests.push(self.request(type_, (!refused.is_empty()).then(|| nack::to_status(&refused))));
+            type_
+        });
+        for type_ in ResourceType::ALL {
+            if Some(type_) != answered && self.subscribe(type_, wanted) {
+                requests.push(self.request(type_, None));
+            }
+        }
+        requests
+    }
+}
+
+/// Takes a resource out of its optional wrapper and reads its name; `None` for a mere sign of life.
+///
+/// What cannot be read cannot be refused by name either, and leaves open what was removed.
+fn unwrap(type_: ResourceType, body: Any) -> Result<Option<Resource>, Rejected> {
+    if any::type_name(&body.type_url) == "envoy.service.discovery.v3.Resource" {
+        let wrapped: Wrapped =
+            any::unpack(&body).map_err(|error| whole(format!("a wrapped {type_} is unreadable: {error}")))?;
+        let Some(body) = wrapped.resource else { return Ok(None) };
+        return Ok(Some(Resource { name: wrapped.name, version: wrapped.version, body }));
+    }
+    let named = Named::decode(body.value.as_slice())
+        .map_err(|error| whole(format!("a {type_} resource is unreadable: {error}")))?;
+    Ok(Some(Resource { name: named.name, version: String::new(), body }))
+}

@@ -1,0 +1,212 @@
+use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener};
+
+use super::*;
+use crate::{
+    pb::envoy::{
+        config::core::v3::Node,
+        service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource as Wrapped},
+    },
+    resource::{Rejected, ResourceUpdate, Subscriptions},
+    session::client::{ClientSession, DeltaClient, Received, SotwClient},
+};
+
+fn node() -> Node {
+    Node { id: "one".into(), ..Default::default() }
+}
+
+fn wanting_endpoints(names: &[&str]) -> Subscriptions {
+    Subscriptions { endpoints: names.iter().map(|name| (*name).to_owned()).collect(), ..Default::default() }
+}
+
+fn delta_response(type_: ResourceType, nonce: &str, resources: &[(&str, &str)]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: type_.type_url().into(),
+        nonce: nonce.into(),
+        system_version_info: format!("v{nonce}"),
+        resources: resources
+            .iter()
+            .map(|(name, content)| Wrapped {
+                name: (*name).into(),
+                version: (*content).into(),
+                resource: Some(body(type_, name, content)),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn sotw_response(type_: ResourceType, nonce: &str, resources: &[(&str, &str)]) -> DiscoveryResponse {
+    DiscoveryResponse {
+        type_url: type_.type_url().into(),
+        nonce: nonce.into(),
+        version_info: format!("v{nonce}"),
+        resources: resources.iter().map(|(name, content)| body(type_, name, content)).collect(),
+        ..Default::default()
+    }
+}
+
+fn update<R: std::fmt::Debug>(received: Received<R>) -> ResourceUpdate {
+    match received {
+        Received::Update(update) => update,
+        other => panic!("{other:?} is no update"),
+    }
+}
+
+fn upserts(update: &ResourceUpdate) -> Vec<&str> {
+    update.upserts.iter().map(|resource| resource.name.as_str()).collect()
+}
+
+#[test]
+fn opening_asks_in_order_and_names_the_node_once() {
+    let wanted = wanting_endpoints(&["a"]);
+    let requests = DeltaClient::new(node()).open(&wanted);
+    let types: Vec<_> =
+        requests.iter().map(|request| ResourceType::from_type_url(&request.type_url)).collect();
+    assert_eq!(types, [Some(Cluster), Some(Endpoints), Some(Listener)]);
+    assert_eq!(requests.iter().filter(|request| request.node.is_some()).count(), 1);
+    assert_eq!(requests[0].node, Some(node()));
+    let requests = SotwClient::new(node()).open(&wanted);
+    assert_eq!(requests[0].node, Some(node()));
+    assert_eq!(requests[1].resource_names, ["a"]);
+}
+
+#[test]
+fn an_update_is_acknowledged_and_leads_to_new_subscriptions() {
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    let got = update(client.receive(delta_response(Cluster, "1", &[("a", "1")])));
+    assert_eq!((upserts(&got), got.version.as_str()), (vec!["a"], "v1"));
+    let requests = client.answer(Ok(()), &wanting_endpoints(&["a"]));
+    assert_eq!(requests[0].response_nonce, "1");
+    assert!(requests[0].error_detail.is_none());
+    assert_eq!(requests[1].resource_names_subscribe, ["a"]);
+    update(client.receive(delta_response(Endpoints, "2", &[("a", "1")])));
+    let requests = client.answer(Ok(()), &wanting_endpoints(&["b"]));
+    assert_eq!(requests[1].resource_names_subscribe, ["b"]);
+    assert_eq!(requests[1].resource_names_unsubscribe, ["a"]);
+}
+
+#[test]
+fn a_new_stream_tells_what_was_accepted() {
+    let mut client = DeltaClient::new(node());
+    let wanted = wanting_endpoints(&["x"]);
+    client.open(&wanted);
+    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")])));
+    client.answer(Err(vec![Rejected { name: "b".into(), reason: "no".into() }]), &wanted);
+    let removal =
+        DeltaDiscoveryResponse { removed_resources: vec!["c".into()], ..delta_response(Cluster, "2", &[]) };
+    assert_eq!(update(client.receive(removal)).removed, ["c"]);
+    client.answer(Ok(()), &wanted);
+    update(client.receive(delta_response(Endpoints, "3", &[("x", "9")])));
+    client.answer(Ok(()), &wanted);
+
+    let requests = client.open(&wanted);
+    assert_eq!(requests[0].initial_resource_versions, [("a".to_owned(), "1".to_owned())].into());
+    assert_eq!(requests[1].initial_resource_versions, [("x".to_owned(), "9".to_owned())].into());
+    assert!(client.open(&Subscriptions::default())[1].initial_resource_versions.is_empty());
+}
+
+#[test]
+fn a_refusal_names_each_resource() {
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1")])));
+    let verdict = Err(vec![Rejected { name: "b".into(), reason: "connect_timeout: negative".into() }]);
+    let requests = client.answer(verdict, &Subscriptions::default());
+    let error = requests[0].error_detail.as_ref().expect("refused");
+    assert_eq!(error.message, "b: connect_timeout: negative");
+    assert_eq!(error.code, 3);
+}
+
+#[test]
+fn a_response_with_one_name_twice_is_refused() {
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    let Received::Refused(rejected, request) =
+        client.receive(delta_response(Cluster, "1", &[("a", "1"), ("a", "2")]))
+    else {
+        panic!("taken")
+    };
+    assert!(rejected.reason.contains("twice"), "{rejected:?}");
+    assert_eq!(request.response_nonce, "1");
+    assert!(request.error_detail.is_some());
+    let both = DeltaDiscoveryResponse {
+        removed_resources: vec!["a".into()],
+        ..delta_response(Cluster, "2", &[("a", "1")])
+    };
+    assert!(matches!(client.receive(both), Received::Refused(..)));
+
+    let mut client = SotwClient::new(node());
+    client.open(&Subscriptions::default());
+    let received = client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("a", "1")]));
+    assert!(matches!(received, Received::Refused(..)));
+}
+
+#[test]
+fn what_was_not_asked_for_is_ignored_and_the_rest_taken() {
+    let wanted = wanting_endpoints(&["a"]);
+    let mut client = DeltaClient::new(node());
+    client.open(&wanted);
+    let got = update(client.receive(delta_response(Endpoints, "1", &[("a", "1"), ("z", "1")])));
+    assert_eq!(upserts(&got), ["a"]);
+    assert!(client.answer(Ok(()), &wanted)[0].error_detail.is_none());
+    let received = client.receive(delta_response(ResourceType::Secret, "2", &[]));
+    assert!(matches!(received, Received::Ignored(_)));
+
+    let mut client = SotwClient::new(node());
+    client.open(&wanted);
+    let got = update(client.receive(sotw_response(Endpoints, "1", &[("a", "1"), ("z", "1")])));
+    assert_eq!(upserts(&got), ["a"]);
+}
+
+#[test]
+fn a_resource_of_the_wrong_type_is_refused_alone() {
+    let mut response = delta_response(Cluster, "1", &[("a", "1"), ("b", "1")]);
+    response.resources[0].resource = Some(body(Listener, "a", "1"));
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    assert_eq!(upserts(&update(client.receive(response))), ["b"]);
+    let requests = client.answer(Ok(()), &Subscriptions::default());
+    let error = requests[0].error_detail.as_ref().expect("refused");
+    assert!(error.message.contains("envoy.config.listener.v3.Listener"), "{error:?}");
+    assert_eq!(client.open(&Subscriptions::default())[0].initial_resource_versions.len(), 1);
+}
+
+#[test]
+fn unreadable_bytes_refuse_the_response() {
+    let mut client = SotwClient::new(node());
+    client.open(&Subscriptions::default());
+    update(client.receive(sotw_response(Cluster, "1", &[("a", "1")])));
+    client.answer(Ok(()), &Subscriptions::default());
+    let mut broken = sotw_response(Cluster, "2", &[("a", "1"), ("b", "1")]);
+    broken.resources[1].value = vec![0xff; 9];
+    let Received::Refused(_, request) = client.receive(broken) else { panic!("taken") };
+    assert_eq!((request.version_info.as_str(), request.response_nonce.as_str()), ("v1", "2"));
+}
+
+#[test]
+fn the_unchanged_part_of_the_world_is_not_handed_out_again() {
+    let mut client = SotwClient::new(node());
+    let wanted = Subscriptions::default();
+    client.open(&wanted);
+    update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")])));
+    let requests = client.answer(Ok(()), &wanted);
+    assert_eq!((requests[0].version_info.as_str(), requests[0].response_nonce.as_str()), ("v1", "1"));
+    client.open(&wanted);
+    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "2")])));
+    assert_eq!((upserts(&got), got.removed.as_slice()), (vec!["b"], ["c".to_owned()].as_slice()));
+    let requests = client.answer(Err(vec![Rejected { name: "b".into(), reason: "no".into() }]), &wanted);
+    assert_eq!(requests[0].version_info, "v1", "a refusal repeats the version in force");
+    let got = update(client.receive(sotw_response(Cluster, "2", &[("a", "1"), ("b", "2")])));
+    assert_eq!(upserts(&got), ["b"], "a refused one is offered again");
+}
+
+#[test]
+fn a_sign_of_life_changes_nothing() {
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    let mut response = delta_response(Cluster, "1", &[("a", "1")]);
+    response.resources[0].resource = None;
+    assert!(update(client.receive(response)).upserts.is_empty());
+}
