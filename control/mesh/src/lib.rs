@@ -1,1 +1,31 @@
-//! Turns cluster objects into xDS snapshots, and load reports into metrics.
+//! Mesh control: turns the state of the cluster into what each proxy needs to know, and what the proxies report into
+//! metrics.
+//!
+//! ```text
+//!  Services, EndpointSlices, Pods ──► weft_discovery ──► MeshState
+//!                                                           │ catalog: resources per service, built once
+//!   proxies ──connect──► ADS ◄── snapshot per proxy ◄── publisher
+//!      └────load reports─► LRS ──► load ──► metrics API ◄── usage ◄── each node's /metrics/resource
+//! ```
+//!
+//! * [`policy`] reads the wishes that a service's annotations express.
+//! * [`resources`] are the pure builders of Envoy v3 resources; [`catalog`] keeps those that all proxies share.
+//! * [`proxy`] says what kind of proxy asks, [`snapshot`] what such a proxy gets.
+//! * [`load`] sums up load reports; [`metrics_api`] serves them, and the usage of CPU and memory, as Kubernetes does.
+//!
+//! Architecture Invariant: the cluster is reached only through [`kube::Client`], so all of this also runs against a
+//! real Kubernetes cluster.
+
+pub mod catalog;
+pub mod load;
+mod mesh;
+pub mod metrics_api;
+pub mod policy;
+pub mod proxy;
+mod publisher;
+pub mod resources;
+pub mod snapshot;
+mod telemetry;
+mod warnings;
+
+pub use crate::mesh::{Config, Mesh, StartError, start};

@@ -1,0 +1,278 @@
+//! The resources that all proxies share, one set per port of a service.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use weft_api::mesh::{MAX_SERVICE_PORTS, outbound_port};
+use weft_discovery::model::{
+    AppProtocol, EndpointSet, MeshState, PodId, Service, ServiceId, ServicePort, Transport,
+};
+use weft_xds::{any::pack, pb::google::protobuf::Any};
+
+use crate::{
+    policy::{PolicyProblem, ServicePolicy},
+    resources::{cluster, endpoints, listener, listener::Direction, outbound_name, route},
+};
+
+/// What all proxies share, kept in step with the mesh's state; only services that changed are built anew.
+///
+/// Canonical is `services`; the maps of resources and `inbound` follow from it.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    services: BTreeMap<ServiceId, Entry>,
+    clusters: BTreeMap<String, Any>,
+    endpoints: BTreeMap<String, Any>,
+    routes: BTreeMap<String, Any>,
+    captured: BTreeMap<String, Any>,
+    /// What services say about the ports of the pods behind them.
+    inbound: BTreeMap<PodId, BTreeMap<(u16, ServiceId), AppProtocol>>,
+    state: Arc<MeshState>,
+}
+
+/// A port of a service that proxies carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundPort {
+    /// Of its cluster, its route, its listener and its statistics.
+    pub name: String,
+    /// The virtual address of the service.
+    pub address: Ipv4Addr,
+    /// The port of the service.
+    pub port: u16,
+    /// Where a proxy listens for it that is called at its own address; none beyond the ports that have one.
+    pub addressed: Option<u16>,
+    /// What is spoken.
+    pub protocol: AppProtocol,
+}
+
+/// What an update changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Listeners, clusters or routes of services.
+    pub services: bool,
+    /// Endpoint sets of services.
+    pub endpoints: bool,
+    /// Pods about which something changed that concerns their own proxy.
+    pub pods: BTreeSet<PodId>,
+    /// What cannot be followed in the services that changed.
+    pub problems: Vec<(Arc<Service>, PolicyProblem)>,
+}
+
+/// What was built for a service, and from what.
+#[derive(Debug)]
+struct Entry {
+    service: Arc<Service>,
+    endpoints: Option<Arc<EndpointSet>>,
+    ports: Vec<OutboundPort>,
+}
+
+// === impl Catalog ===
+
+impl Catalog {
+    /// Brings the resources in step with `state` and tells what that changed.
+    pub fn update(&mut self, state: Arc<MeshState>) -> Changes {
+        let mut changes = Changes::default();
+        let gone: Vec<ServiceId> =
+            self.services.keys().filter(|id| !state.services.contains_key(*id)).cloned().collect();
+        for id in gone {
+            if let Some(entry) = self.services.remove(&id) {
+                self.remove(&entry, &mut changes);
+            }
+        }
+        for (id, service) in state.services.iter() {
+            let endpoints = state.endpoints.get(id);
+            let old = self.services.get(id);
+            let same_service = old.is_some_and(|old| Arc::ptr_eq(&old.service, service));
+            let same_endpoints = old.is_some_and(|old| match (&old.endpoints, endpoints) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            });
+            if !same_service {
+                self.rebuild(service, endpoints, &mut changes);
+            } else if !same_endpoints {
+                self.rebuild_endpoints(id, endpoints, &mut changes);
+            }
+        }
+        self.pods_that_differ(&state, &mut changes);
+        self.state = state;
+        changes
+    }
+
+    /// The clusters of services, by name.
+    pub fn clusters(&self) -> &BTreeMap<String, Any> {
+        &self.clusters
+    }
+
+    /// The endpoint sets of services, by name.
+    pub fn endpoints(&self) -> &BTreeMap<String, Any> {
+        &self.endpoints
+    }
+
+    /// The routes of services, by name.
+    pub fn routes(&self) -> &BTreeMap<String, Any> {
+        &self.routes
+    }
+
+    /// The listeners that get captured connections to the virtual addresses of services, by name.
+    pub fn captured_listeners(&self) -> &BTreeMap<String, Any> {
+        &self.captured
+    }
+
+    /// The ports of all services that proxies carry.
+    pub fn ports(&self) -> impl Iterator<Item = &OutboundPort> {
+        self.services.values().flat_map(|entry| &entry.ports)
+    }
+
+    /// The state that this was built from.
+    pub fn state(&self) -> &Arc<MeshState> {
+        &self.state
+    }
+
+    /// The inbound ports of a pod: those that its containers declare and those that services send to.
+    pub fn inbound_ports(&self, pod: &PodId) -> BTreeMap<u16, AppProtocol> {
+        let mut ports = BTreeMap::new();
+        for ((port, _), protocol) in self.inbound.get(pod).into_iter().flatten() {
+            // Where services disagree, what interferes least is right for all of them.
+            let found = ports.entry(*port).or_insert(*protocol);
+            *found = (*found).max(*protocol);
+        }
+        for (port, name) in self.state.pods.get(pod).map(|pod| pod.ports.as_slice()).unwrap_or_default() {
+            ports.entry(*port).or_insert_with(|| AppProtocol::of(None, name, *port));
+        }
+        ports
+    }
+
+    fn rebuild(&mut self, service: &Arc<Service>, endpoints: Option<&Arc<EndpointSet>>, changes: &mut Changes) {
+        if let Some(old) = self.services.remove(&service.id) {
+            self.remove(&old, changes);
+        }
+        let (policy, problems) = ServicePolicy::from_annotations(&service.annotations);
+        changes.problems.extend(problems.into_iter().map(|problem| (service.clone(), problem)));
+        changes.services = true;
+        let ports: Vec<OutboundPort> = outbound_ports(service).collect();
+        for port in &ports {
+            let OutboundPort { name, address, protocol, .. } = port;
+            self.clusters.insert(name.clone(), pack(&cluster::service(name, *protocol, &policy)));
+            let address = (*address).into();
+            let captured = listener::captured_port(name, Direction::Outbound, address, port.port, *protocol, name);
+            self.captured.insert(name.clone(), pack(&captured));
+            if *protocol != AppProtocol::Tcp {
+                self.routes.insert(name.clone(), pack(&route::service(name, &policy)));
+            }
+        }
+        self.services.insert(service.id.clone(), Entry { service: service.clone(), endpoints: None, ports });
+        self.rebuild_endpoints(&service.id, endpoints, changes);
+    }
+
+    fn rebuild_endpoints(
+        &mut self,
+        id: &ServiceId,
+        endpoints: Option<&Arc<EndpointSet>>,
+        changes: &mut Changes,
+    ) {
+        let Some(entry) = self.services.get_mut(id) else { return };
+        forget_inbound(&mut self.inbound, entry, changes);
+        entry.endpoints = endpoints.cloned();
+        remember_inbound(&mut self.inbound, entry, changes);
+        for (name, port) in carried(&entry.service) {
+            let assignment = pack(&endpoints::assignment(
+                &name,
+                &entry.service,
+                port,
+                endpoints.map(Arc::as_ref),
+            ));
+            // What changed may not matter to anybody: an endpoint that is not ready yet, say.
+            if self.endpoints.get(&name) != Some(&assignment) {
+                self.endpoints.insert(name, assignment);
+                changes.endpoints = true;
+            }
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry, changes: &mut Changes) {
+        changes.services = true;
+        for port in &entry.ports {
+            self.clusters.remove(&port.name);
+            self.routes.remove(&port.name);
+            self.captured.remove(&port.name);
+            self.endpoints.remove(&port.name);
+        }
+        forget_inbound(&mut self.inbound, entry, changes);
+    }
+
+    fn pods_that_differ(&self, state: &MeshState, changes: &mut Changes) {
+        if Arc::ptr_eq(&self.state.pods, &state.pods) {
+            return;
+        }
+        let differs = |id: &PodId, pod: &Arc<_>| !state.pods.get(id).is_some_and(|now| Arc::ptr_eq(now, pod));
+        changes.pods.extend(self.state.pods.iter().filter(|(id, pod)| differs(id, pod)).map(|(id, _)| id.clone()));
+        let is_new = |id: &&PodId| !self.state.pods.contains_key(*id);
+        changes.pods.extend(state.pods.keys().filter(is_new).cloned());
+    }
+}
+
+type Inbound = BTreeMap<PodId, BTreeMap<(u16, ServiceId), AppProtocol>>;
+
+fn forget_inbound(inbound: &mut Inbound, entry: &Entry, changes: &mut Changes) {
+    for (pod, port, _) in inbound_of(entry) {
+        if let Some(ports) = inbound.get_mut(&pod) {
+            ports.remove(&(port, entry.service.id.clone()));
+            if ports.is_empty() {
+                inbound.remove(&pod);
+            }
+        }
+        changes.pods.insert(pod);
+    }
+}
+
+fn remember_inbound(inbound: &mut Inbound, entry: &Entry, changes: &mut Changes) {
+    for (pod, port, protocol) in inbound_of(entry) {
+        inbound.entry(pod.clone()).or_default().insert((port, entry.service.id.clone()), protocol);
+        changes.pods.insert(pod);
+    }
+}
+
+fn inbound_of(entry: &Entry) -> impl Iterator<Item = (PodId, u16, AppProtocol)> {
+    let endpoints = entry.endpoints.iter().flat_map(|set| &set.endpoints);
+    endpoints.filter_map(|endpoint| Some((endpoint, endpoint.pod.as_ref()?))).flat_map(|(endpoint, pod)| {
+        let ports = entry.service.ports.iter().filter(|port| port.transport == Transport::Tcp);
+        ports.filter_map(|port| {
+            Some((pod.clone(), endpoint.port(&port.name, port.transport)?, port.app_protocol))
+        })
+    })
+}
+
+fn outbound_ports(service: &Service) -> impl Iterator<Item = OutboundPort> {
+    let address = virtual_address(service);
+    let of_port = move |(name, port): (String, &ServicePort)| {
+        let address = address?;
+        Some(OutboundPort {
+            name,
+            address,
+            port: port.port,
+            addressed: (port.index < MAX_SERVICE_PORTS).then(|| outbound_port(address, port.index)),
+            protocol: port.app_protocol,
+        })
+    };
+    carried(service).filter_map(of_port)
+}
+
+/// The ports that proxies carry: TCP, of services with a virtual IPv4 address.
+fn carried(service: &Service) -> impl Iterator<Item = (String, &ServicePort)> {
+    let has_address = virtual_address(service).is_some();
+    let tcp = service.ports.iter().filter(move |port| has_address && port.transport == Transport::Tcp);
+    tcp.map(|port| (outbound_name(&service.id, port.port), port))
+}
+
+fn virtual_address(service: &Service) -> Option<Ipv4Addr> {
+    service.virtual_addresses().iter().find_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

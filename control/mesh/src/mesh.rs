@@ -1,0 +1,162 @@
+//! Puts the parts together.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use kube::Client;
+use prometheus::Registry;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use weft_discovery::{kubernetes, model::MeshState};
+use weft_kit::error::chain;
+use weft_xds::{
+    load::LrsService,
+    server::{AdsService, Listener, SnapshotCache, serve},
+};
+
+use crate::{
+    catalog::Catalog,
+    load::Loads,
+    metrics_api::{self, AggregatedApi, MetricsService, Scraper},
+    publisher::{Observer, Publisher},
+    telemetry::Telemetry,
+    warnings,
+};
+
+/// How the mesh control works.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where proxies connect; port 0 for any.
+    pub ads_listen: Vec<SocketAddr>,
+    /// How often proxies report their load.
+    pub load_interval: Duration,
+    /// Where its metrics are registered.
+    pub registry: Registry,
+}
+
+/// Why the mesh control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen for proxies on {address}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Its metrics clash with those that are there.
+    #[error("cannot register the metrics of the mesh control")]
+    Metrics(#[source] prometheus::Error),
+}
+
+/// The running mesh control.
+pub struct Mesh {
+    addresses: Vec<SocketAddr>,
+    state: watch::Receiver<Arc<MeshState>>,
+    cache: SnapshotCache,
+    metrics: MetricsService,
+    tasks: JoinSet<()>,
+}
+
+/// Starts the mesh control for the cluster behind `client`; it ends after `shutdown`.
+pub async fn start(client: Client, config: Config, shutdown: CancellationToken) -> Result<Mesh, StartError> {
+    let mut listeners = Vec::new();
+    for address in &config.ads_listen {
+        let bind = async {
+            let listener = TcpListener::bind(address).await?;
+            let bound = listener.local_addr()?;
+            Ok((bound, listener))
+        };
+        listeners.push(bind.await.map_err(|source| StartError::Bind { address: *address, source })?);
+    }
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(address, _)| *address).collect();
+
+    let telemetry = Arc::new(Telemetry::new(&config.registry).map_err(StartError::Metrics)?);
+    let loads = Loads::new(&config.registry).map_err(StartError::Metrics)?;
+    let cache = SnapshotCache::new();
+    config.registry.register(cache.collector()).map_err(StartError::Metrics)?;
+
+    let state = kubernetes::watch(client.clone(), shutdown.clone());
+    let (events, received) = mpsc::unbounded_channel();
+    cache.observe(Arc::new(Observer { events, telemetry: telemetry.clone() }));
+    let (warnings, reports) = warnings::channel();
+    let publisher = Publisher {
+        state: state.clone(),
+        events: received,
+        cache: cache.clone(),
+        telemetry,
+        warnings,
+        catalog: Catalog::default(),
+        proxies: Default::default(),
+    };
+    let scraper = Scraper::new(client.clone());
+    let metrics = MetricsService::new(client.clone(), scraper.clone(), loads.clone(), state.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(publisher.run(shutdown.clone()));
+    tasks.spawn(reports.run(client, shutdown.clone()));
+    tasks.spawn(scraper.run(shutdown.clone()));
+    let ads = AdsService::new(cache.clone(), shutdown.clone());
+    let lrs = LrsService::new(Arc::new(loads), config.load_interval, shutdown.clone());
+    for (address, listener) in listeners {
+        let serving = serve(Listener::Tcp(listener), ads.clone(), lrs.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                error!(%address, error = chain(&error), "stopped serving proxies");
+            }
+        });
+        info!(%address, "serving proxies");
+    }
+    Ok(Mesh { addresses, state, cache, metrics, tasks })
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ads_listen: vec![([127, 0, 0, 1], 0).into()],
+            load_interval: Duration::from_secs(5),
+            registry: Registry::new(),
+        }
+    }
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    /// Where proxies connect, in the order of the configuration.
+    pub fn ads_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The state of the mesh, as it changes; the DNS server answers from it.
+    pub fn mesh_state(&self) -> watch::Receiver<Arc<MeshState>> {
+        self.state.clone()
+    }
+
+    /// What each proxy was given, and what it said to that.
+    pub fn snapshots(&self) -> &SnapshotCache {
+        &self.cache
+    }
+
+    /// The API groups that the API server is to serve for the mesh.
+    pub fn metrics_api(&self) -> Vec<AggregatedApi> {
+        metrics_api::apis(&self.metrics)
+    }
+
+    /// Returns when everything has ended, which it does after the shutdown.
+    pub async fn stopped(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                error!(%error, "a task of the mesh control failed");
+            }
+        }
+    }
+}
