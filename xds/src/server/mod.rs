@@ -17,8 +17,6 @@ mod listen;
 mod metrics;
 mod service;
 mod status;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 

@@ -224,7 +224,10 @@ fn what_a_reconnecting_client_has_is_not_sent_and_what_is_gone_is_told() {
 fn an_empty_world_is_an_answer() {
     for variant in [Variant::Delta, Variant::Sotw] {
         let mut session = ServerSession::new(variant);
-        session.delta_request(delta(Cluster));
+        match variant {
+            Variant::Delta => session.delta_request(delta(Cluster)),
+            Variant::Sotw => session.sotw_request(sotw(Cluster, &[], "")),
+        };
         assert!(session.next().is_none(), "no snapshot yet");
         session.set_snapshot(snapshot(&[]));
         assert!(session.next().expect("an empty answer").upserts.is_empty());

