@@ -34,6 +34,8 @@ pub enum FieldErrorKind {
     TooLong,
     /// The value has the wrong JSON type.
     TypeInvalid,
+    /// The value refers to something that is not there.
+    NotFound,
 }
 
 // === impl FieldError ===
@@ -78,6 +80,11 @@ impl FieldError {
     /// The value is too long.
     pub fn too_long(path: impl Into<String>, limit: usize) -> Self {
         Self::new(path, FieldErrorKind::TooLong).detail(format!("may not be more than {limit} bytes"))
+    }
+
+    /// The value refers to something that is not there.
+    pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::new(path, FieldErrorKind::NotFound).value(value)
     }
 
     /// Sets the bad value.
@@ -131,6 +138,7 @@ impl FieldErrorKind {
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
             Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::NotFound => "FieldValueNotFound",
         }
     }
 
@@ -142,6 +150,7 @@ impl FieldErrorKind {
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
+            Self::NotFound => "Not found",
         }
     }
 
