@@ -1,7 +1,7 @@
 //! `weft up` as a child process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -38,6 +38,8 @@ pub struct Cluster {
     runtime: Runtime,
     demo: bool,
     data_dir: PathBuf,
+    /// Processes of our programs that were there before this cluster: somebody else's.
+    strangers: BTreeSet<u32>,
     running: Option<Up>,
     _directory: TempDir,
 }
@@ -79,6 +81,12 @@ pub fn weft_binary() -> anyhow::Result<PathBuf> {
     Ok(weft)
 }
 
+/// What a cluster runs of ours: the binary, and the slim proxy beside it.
+fn programs() -> anyhow::Result<Vec<PathBuf>> {
+    let weft = weft_binary()?.canonicalize().context("cannot resolve the weft binary")?;
+    Ok(vec![weft.with_file_name("weft-proxy"), weft])
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -87,7 +95,8 @@ impl Cluster {
         let directory =
             tempfile::Builder::new().prefix("weft-test-").tempdir().context("no temporary directory")?;
         let data_dir = directory.path().canonicalize()?.join("data");
-        Ok(Self { runtime, demo, data_dir, running: None, _directory: directory })
+        let strangers = process::running(&programs()?);
+        Ok(Self { runtime, demo, data_dir, strangers, running: None, _directory: directory })
     }
 
     /// A fresh cluster that is up, demo included if asked for.
@@ -208,10 +217,14 @@ impl Cluster {
 
     /// Processes, containers and networks that this cluster started and that are there now.
     pub async fn leftovers(&self) -> anyhow::Result<Vec<String>> {
-        let mut found: Vec<String> = process::mentioning(&self.data_dir)
-            .into_iter()
-            .map(|(pid, line)| format!("process {pid}: {line}"))
-            .collect();
+        let named = process::mentioning(&self.data_dir);
+        let mut found: Vec<String> =
+            named.iter().map(|(pid, line)| format!("process {pid}: {line}")).collect();
+        // A container's own process need not name the directory.
+        let ours = process::running(&programs()?);
+        let unnamed =
+            ours.difference(&self.strangers).filter(|pid| named.iter().all(|(other, _)| other != *pid));
+        found.extend(unnamed.map(|pid| format!("process {pid}: one of our programs")));
         if self.runtime == Runtime::Docker {
             found.extend(docker::weft_objects().await?);
         }
@@ -239,14 +252,15 @@ impl Drop for Cluster {
                 process::send(up.pid, Signal::SIGKILL).ok();
             }
         }
-        // What survives an orderly end, or a kill that no second start followed; each by its own id. Supervisors first
-        // or last makes no difference, so it is repeated until nothing is there.
+        // What survives an orderly end, or a kill that no second start followed; each by its own id, supervisors with
+        // what they supervise. Repeated, since something may have been started meanwhile.
         for _ in 0..5 {
-            let left = process::mentioning(&self.data_dir);
+            let left: Vec<u32> =
+                process::mentioning(&self.data_dir).into_iter().map(|(pid, _)| pid).collect();
             if left.is_empty() {
                 break;
             }
-            for (pid, _) in left {
+            for pid in process::with_descendants(left) {
                 process::send(pid, Signal::SIGKILL).ok();
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -1,6 +1,7 @@
 //! Processes, seen through `/proc` and ended by their ids only.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -77,6 +78,35 @@ pub fn mentioning(path: &Path) -> Vec<(u32, String)> {
         }
     }
     found
+}
+
+/// Every process that runs one of `programs`.
+pub fn running(programs: &[PathBuf]) -> BTreeSet<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| programs.contains(&exe));
+    pids.filter(runs).collect()
+}
+
+/// `pids` and everything below them in the tree of processes, at this moment.
+pub fn with_descendants(pids: Vec<u32>) -> BTreeSet<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return pids.into_iter().collect() };
+    let all = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parents: Vec<(u32, u32)> = all.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = BTreeSet::new();
+    let mut pending = pids;
+    while let Some(pid) = pending.pop() {
+        if found.insert(pid) {
+            pending.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
+        }
+    }
+    found
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name in parentheses, which may hold anything: state, parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Resident memory of a process in kilobytes.
