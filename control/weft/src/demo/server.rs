@@ -54,7 +54,7 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 pub(super) async fn serve<H, F>(name: &str, handler: H) -> anyhow::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let address = address()?;
     // Before the listener: whoever sees the port open may send the signal.
@@ -82,7 +82,7 @@ where
 async fn accept<H, F>(listener: TcpListener, handler: H, watch: DrainWatch)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     loop {
         match listener.accept().await {

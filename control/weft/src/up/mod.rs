@@ -41,6 +41,9 @@ use crate::{
     demo::manifest,
 };
 
+/// What every part of control may do for now: authorisation by role is another issue.
+const MASTERS: [&str; 1] = ["system:masters"];
+
 /// How long the demo may take until all of it is available before we stop waiting and say what is missing.
 const DEMO_LIMIT: Duration = Duration::from_secs(90);
 
@@ -74,46 +77,54 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     // The store first: its lock tells whether a cluster runs on this directory already.
     let store = EmbeddedStore::open(&data_dir.join("store.redb"), Options::default())?;
     let ports = Ports::choose(&args, &data_dir)?;
+    // Before anything is told of them: whatever outlives this process must find the next one there.
+    ports.save(&data_dir)?;
     let node_name = args.node_name.clone().map_or_else(host_name, Ok)?;
 
     let shutdown = CancellationToken::new();
     let mut components = Components::new(shutdown.clone());
-    let registry = Registry::new();
 
-    let api = start_api(&ports, &data_dir, store, &registry, &shutdown).await?;
+    let config = weft_apiserver::Config { listen: ports.api, ..weft_apiserver::Config::new(data_dir.clone()) };
+    let api = weft_apiserver::start(config, Arc::new(store), shutdown.clone())
+        .await
+        .context("cannot start the API server")?;
+    let registry = api.registry().clone();
     let kubeconfig = data_dir.join("kubeconfig");
     data_dir::write_secret(&kubeconfig, &api.admin_kubeconfig())?;
-    let admin = api.client("system:admin", &["system:masters"]);
-    let found = Found::read(&admin).await?;
+    let admin = api.client("kubernetes-admin", &MASTERS);
+    let found = Found::read(&admin).await.context("cannot read what the store holds")?;
 
-    let mesh = weft_mesh::start(
-        api.client("system:weft-mesh", &["system:masters"]),
-        mesh_config(&ports, args.runtime, &registry),
-        shutdown.child_token(),
-    )
-    .await
-    .context("cannot start the mesh control")?;
-    for (group, version, resources, service) in mesh.metrics_api() {
-        api.aggregate(group, version, resources, service);
+    let config = weft_mesh::Config {
+        ads_listen: vec![ports.xds],
+        registry: registry.clone(),
+        ..weft_mesh::Config::default()
+    };
+    let mesh = weft_mesh::start(api.client("system:weft-mesh", &MASTERS), config, shutdown.clone())
+        .await
+        .context("cannot start the mesh control")?;
+    for aggregated in mesh.metrics_api() {
+        aggregate(&api, aggregated);
     }
-    components.spawn("scheduler", {
-        let config = weft_scheduler::Config { registry: Some(registry.clone()), ..Default::default() };
-        weft_scheduler::run(api.client("system:kube-scheduler", &["system:masters"]), config, shutdown.child_token())
-    });
-    components.spawn("controllers", {
-        let config = weft_controllers::Config { registry: Some(registry.clone()), ..Default::default() };
-        let client = api.client("system:kube-controller-manager", &["system:masters"]);
-        weft_controllers::run(client, config, shutdown.child_token())
-    });
+
+    let config = weft_scheduler::Config { registry: Some(registry.clone()), ..Default::default() };
+    let client = api.client("system:kube-scheduler", &MASTERS);
+    components.spawn("scheduler", weft_scheduler::run(client, config, shutdown.clone()));
+
+    let config = weft_controllers::Config { registry: Some(registry.clone()), ..Default::default() };
+    let client = api.client("system:kube-controller-manager", &MASTERS);
+    components.spawn("controllers", weft_controllers::run(client, config, shutdown.clone()));
+
     let dns = DnsServer::bind(ports.dns, mesh.mesh_state(), DnsConfig::default()).await?;
-    components.spawn("DNS server", dns.run(shutdown.child_token()));
+    components.spawn("DNS server", dns.run(shutdown.clone()));
+
     let metrics = MetricsServer::bind(ports.metrics)
         .await
         .with_context(|| format!("cannot listen for metrics on {}", ports.metrics))?;
     let sources = Sources { registry: registry.clone(), client: admin.clone() };
-    components.spawn_infallible("metrics server", metrics.run(sources, shutdown.child_token()));
+    components.spawn_infallible("metrics server", metrics.run(sources, shutdown.clone()));
 
-    let agent = start_agent(&args, &ports, &data_dir, &api, node_name.clone(), &registry).await?;
+    let config = agent_config(&args, &ports, &data_dir, &api, &node_name, registry)?;
+    let agent = weft_node::start(config, shutdown.clone()).await.context("cannot start the node agent")?;
 
     let gateway_admin = status::gateway_admin(&admin, &node_name).await;
     let status = Status {
@@ -144,6 +155,42 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
         () = signals.next() => bail!("ended before everything was stopped; the next start finds what is left"),
     }
     outcome
+}
+
+/// The node agent's configuration on this machine.
+fn agent_config(
+    args: &UpArgs,
+    ports: &Ports,
+    data_dir: &Path,
+    api: &ApiServer,
+    node_name: &str,
+    metrics: Registry,
+) -> anyhow::Result<AgentConfig> {
+    let (cert_pem, key_pem) =
+        api.pki().issue_server(&[node_name, "127.0.0.1", "localhost"]).context("cannot issue the node's certificate")?;
+    let tls = NodeTls { cert_pem, key_pem, client_ca_pem: api.pki().ca_pem().to_owned() };
+    let ads = AdsAddress { host: ports.xds.ip().to_string(), port: ports.xds.port() };
+    let client = api.client(&format!("system:node:{node_name}"), &MASTERS);
+    let weft = std::env::current_exe().context("cannot tell where the weft binary is")?;
+    let slim = weft.with_file_name("weft-proxy");
+    Ok(AgentConfig {
+        runtime: match args.runtime {
+            Runtime::Auto => RuntimeChoice::Auto,
+            Runtime::Docker => RuntimeChoice::Docker,
+            Runtime::Process => RuntimeChoice::Process,
+        },
+        dns_address: Some(ports.dns),
+        proxy_binary: slim.is_file().then_some(slim),
+        metrics,
+        ..AgentConfig::new(node_name, client, data_dir.join("node"), ads, tls, weft)
+    })
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host's name")?;
+    // A node's name is a DNS name in lower case; hosts are named more freely.
+    let name = name.to_string_lossy().to_lowercase().replace('_', "-");
+    Ok(if name.is_empty() { "localhost".to_owned() } else { name })
 }
 
 /// What happens while the cluster runs: the demo if it was asked for, else nothing; never ends.
