@@ -4,7 +4,7 @@ mod check;
 mod definitions;
 mod shape;
 
-pub(crate) use definitions::{Definitions, REFERENCE, definitions};
+pub(crate) use definitions::{REFERENCE, definitions};
 
 pub use crate::openapi::{openapi_v2, openapi_v3};
 pub use check::{SchemaReport, check, prune};
