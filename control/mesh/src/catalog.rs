@@ -145,7 +145,12 @@ impl Catalog {
         ports
     }
 
-    fn rebuild(&mut self, service: &Arc<Service>, endpoints: Option<&Arc<EndpointSet>>, changes: &mut Changes) {
+    fn rebuild(
+        &mut self,
+        service: &Arc<Service>,
+        endpoints: Option<&Arc<EndpointSet>>,
+        changes: &mut Changes,
+    ) {
         if let Some(old) = self.services.remove(&service.id) {
             self.remove(&old, changes);
         }
@@ -157,7 +162,8 @@ impl Catalog {
             let OutboundPort { name, address, protocol, .. } = port;
             self.clusters.insert(name.clone(), pack(&cluster::service(name, *protocol, &policy)));
             let address = (*address).into();
-            let captured = listener::captured_port(name, Direction::Outbound, address, port.port, *protocol, name);
+            let captured =
+                listener::captured_port(name, Direction::Outbound, address, port.port, *protocol, name);
             self.captured.insert(name.clone(), pack(&captured));
             if *protocol != AppProtocol::Tcp {
                 self.routes.insert(name.clone(), pack(&route::service(name, &policy)));
@@ -178,12 +184,8 @@ impl Catalog {
         entry.endpoints = endpoints.cloned();
         remember_inbound(&mut self.inbound, entry, changes);
         for (name, port) in carried(&entry.service) {
-            let assignment = pack(&endpoints::assignment(
-                &name,
-                &entry.service,
-                port,
-                endpoints.map(Arc::as_ref),
-            ));
+            let assignment =
+                pack(&endpoints::assignment(&name, &entry.service, port, endpoints.map(Arc::as_ref)));
             // What changed may not matter to anybody: an endpoint that is not ready yet, say.
             if self.endpoints.get(&name) != Some(&assignment) {
                 self.endpoints.insert(name, assignment);
@@ -208,7 +210,9 @@ impl Catalog {
             return;
         }
         let differs = |id: &PodId, pod: &Arc<_>| !state.pods.get(id).is_some_and(|now| Arc::ptr_eq(now, pod));
-        changes.pods.extend(self.state.pods.iter().filter(|(id, pod)| differs(id, pod)).map(|(id, _)| id.clone()));
+        changes
+            .pods
+            .extend(self.state.pods.iter().filter(|(id, pod)| differs(id, pod)).map(|(id, _)| id.clone()));
         let is_new = |id: &&PodId| !self.state.pods.contains_key(*id);
         changes.pods.extend(state.pods.keys().filter(is_new).cloned());
     }

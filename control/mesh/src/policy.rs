@@ -134,15 +134,22 @@ mod tests {
 
     #[test]
     fn valid_wishes_are_followed() {
-        let (policy, problems) =
-            read(&[(BALANCER, "peak-ewma"), (CONNECT_TIMEOUT, "250ms"), (REQUEST_TIMEOUT, "2m"), (RETRIES, "0")]);
+        let (policy, problems) = read(&[
+            (BALANCER, "peak-ewma"),
+            (CONNECT_TIMEOUT, "250ms"),
+            (REQUEST_TIMEOUT, "2m"),
+            (RETRIES, "0"),
+        ]);
         assert_eq!(problems, []);
-        assert_eq!(policy, ServicePolicy {
-            balancer: Balancer::PeakEwma,
-            connect_timeout: Duration::from_millis(250),
-            request_timeout: Some(Duration::from_secs(120)),
-            retries: 0,
-        });
+        assert_eq!(
+            policy,
+            ServicePolicy {
+                balancer: Balancer::PeakEwma,
+                connect_timeout: Duration::from_millis(250),
+                request_timeout: Some(Duration::from_secs(120)),
+                retries: 0,
+            }
+        );
     }
 
     #[test]

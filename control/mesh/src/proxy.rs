@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use weft_api::mesh::{
-    METADATA_POD_IP, METADATA_SIDECAR_ADDRESS, METADATA_TRAFFIC, ParseProxyIdError, ParseTrafficModeError, ProxyId,
-    TrafficMode,
+    METADATA_POD_IP, METADATA_SIDECAR_ADDRESS, METADATA_TRAFFIC, ParseProxyIdError, ParseTrafficModeError,
+    ProxyId, TrafficMode,
 };
 use weft_discovery::model::PodId;
 use weft_xds::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind};
@@ -121,11 +121,17 @@ mod tests {
         let pod = PodId::new("default", "web-1");
         let address = Some("127.64.0.2".parse().unwrap());
         assert_eq!(
-            profile("sidecar~default~web-1", &[(METADATA_TRAFFIC, "redirect"), (METADATA_POD_IP, "127.64.0.2")]),
+            profile(
+                "sidecar~default~web-1",
+                &[(METADATA_TRAFFIC, "redirect"), (METADATA_POD_IP, "127.64.0.2")]
+            ),
             ProxyProfile::Redirected { pod: pod.clone(), address }
         );
         assert_eq!(
-            profile("sidecar~default~web-1", &[(METADATA_TRAFFIC, "addressed"), (METADATA_POD_IP, "127.64.0.2")]),
+            profile(
+                "sidecar~default~web-1",
+                &[(METADATA_TRAFFIC, "addressed"), (METADATA_POD_IP, "127.64.0.2")]
+            ),
             ProxyProfile::Addressed { pod, listen: None, workload: address }
         );
     }

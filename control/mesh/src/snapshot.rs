@@ -121,13 +121,16 @@ impl Own {
         for listener in [outbound, inbound] {
             self.listeners.insert(listener.name.clone(), pack(&listener));
         }
-        for (name, timeout) in [(PASSTHROUGH, PASSTHROUGH_CONNECT_TIMEOUT), (INBOUND, INBOUND_CONNECT_TIMEOUT)] {
+        for (name, timeout) in
+            [(PASSTHROUGH, PASSTHROUGH_CONNECT_TIMEOUT), (INBOUND, INBOUND_CONNECT_TIMEOUT)]
+        {
             self.clusters.insert(name.to_owned(), pack(&cluster::original_destination(name, timeout)));
         }
         let Some(workload) = workload else { return };
         for (port, protocol) in ports {
             let name = inbound_name(port);
-            let listener = listener::captured_port(&name, Direction::Inbound, workload, port, protocol, INBOUND);
+            let listener =
+                listener::captured_port(&name, Direction::Inbound, workload, port, protocol, INBOUND);
             self.listeners.insert(name.clone(), pack(&listener));
             if protocol != AppProtocol::Tcp {
                 self.routes.insert(name.clone(), pack(&route::workload(&name, INBOUND)));

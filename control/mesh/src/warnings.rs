@@ -60,7 +60,8 @@ impl Warnings {
                 uid: Some(service.uid.clone()),
                 ..ObjectReference::default()
             };
-            if self.reports.try_send(Report { about, note: format!("{problem}; the default stays") }).is_err() {
+            if self.reports.try_send(Report { about, note: format!("{problem}; the default stays") }).is_err()
+            {
                 debug!(service = %service.id, "too many events wait, this one is in the log only");
             }
         }

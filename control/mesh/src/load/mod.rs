@@ -100,7 +100,8 @@ impl Load {
 impl Loads {
     /// None yet; its metrics go to `registry`.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let entries = IntGauge::new("weft_mesh_load_entries", "Pairs of proxy and endpoint with a load report")?;
+        let entries =
+            IntGauge::new("weft_mesh_load_entries", "Pairs of proxy and endpoint with a load report")?;
         let dropped = IntCounter::new(
             "weft_mesh_load_reports_dropped_total",
             "Endpoints in load reports that were ignored because too many are kept already",

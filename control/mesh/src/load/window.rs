@@ -61,7 +61,8 @@ impl Window {
     pub(super) fn load(&self, now: Instant) -> Option<Load> {
         let fresh = |report: &&Report| now.saturating_duration_since(report.at) < WINDOW;
         let first = self.reports.iter().find(fresh)?;
-        let covered = now.saturating_duration_since(first.since).clamp(Duration::from_secs(1), WINDOW).as_secs_f64();
+        let covered =
+            now.saturating_duration_since(first.since).clamp(Duration::from_secs(1), WINDOW).as_secs_f64();
         let mut load = Load { in_flight: self.in_flight, ..Load::default() };
         for report in self.reports.iter().filter(fresh) {
             load.requests_per_second += report.issued as f64 / covered;

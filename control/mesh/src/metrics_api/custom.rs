@@ -38,7 +38,8 @@ pub(super) fn services(state: &MeshState, loads: &Loads, namespace: &str) -> BTr
     let of_namespace = state.services.values().filter(|service| service.id.namespace == namespace);
     let sums = of_namespace.map(|service| {
         let tcp = service.ports.iter().filter(|port| port.transport == Transport::Tcp);
-        let loads = tcp.filter_map(|port| by_cluster.get(outbound_name(&service.id, port.port).as_str()).copied());
+        let loads =
+            tcp.filter_map(|port| by_cluster.get(outbound_name(&service.id, port.port).as_str()).copied());
         (service.id.clone(), loads.fold(Load::default(), Load::plus))
     });
     sums.collect()

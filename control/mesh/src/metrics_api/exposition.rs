@@ -18,7 +18,9 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     let (name, rest) = line.split_at(end);
     let (labels, rest) = match rest.strip_prefix('{') {
         None => ("", rest),
-        Some(rest) => rest.split_at_checked(end_of_labels(rest)?).map(|(labels, rest)| (labels, &rest[1..]))?,
+        Some(rest) => {
+            rest.split_at_checked(end_of_labels(rest)?).map(|(labels, rest)| (labels, &rest[1..]))?
+        }
     };
     // A timestamp may follow the value.
     let value = rest.split_ascii_whitespace().next()?.parse().ok()?;

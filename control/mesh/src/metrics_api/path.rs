@@ -10,8 +10,17 @@ pub(super) enum Asked {
     Node(String),
     /// Of one namespace, or of all.
     Pods(Option<String>),
-    Pod { namespace: String, name: String },
-    Custom { version: CustomVersion, namespace: String, kind: Kind, name: Named, metric: String },
+    Pod {
+        namespace: String,
+        name: String,
+    },
+    Custom {
+        version: CustomVersion,
+        namespace: String,
+        kind: Kind,
+        name: Named,
+        metric: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +53,12 @@ pub(super) struct Selectors {
 impl Asked {
     /// Reads a path such as `/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/web-1`.
     pub(super) fn parse(path: &str) -> Result<Self, Status> {
-        let segments: Vec<String> =
-            path.trim_matches('/').split('/').map(decode).collect::<Option<_>>().ok_or_else(Status::no_such_path)?;
+        let segments: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .map(decode)
+            .collect::<Option<_>>()
+            .ok_or_else(Status::no_such_path)?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let asked = match segments.as_slice() {
             ["apis", "metrics.k8s.io", "v1beta1", rest @ ..] => match rest {
@@ -58,24 +71,26 @@ impl Asked {
                 }
                 _ => return Err(Status::no_such_path()),
             },
-            ["apis", "custom.metrics.k8s.io", version, "namespaces", namespace, kind, name, metric] => Self::Custom {
-                version: match *version {
-                    "v1beta1" => CustomVersion::V1Beta1,
-                    "v1beta2" => CustomVersion::V1Beta2,
-                    _ => return Err(Status::no_such_path()),
-                },
-                namespace: object_name(namespace)?,
-                kind: match *kind {
-                    "pods" => Kind::Pod,
-                    "services" => Kind::Service,
-                    _ => return Err(Status::no_such_path()),
-                },
-                name: match *name {
-                    "*" => Named::All,
-                    name => Named::One(object_name(name)?),
-                },
-                metric: (*metric).to_owned(),
-            },
+            ["apis", "custom.metrics.k8s.io", version, "namespaces", namespace, kind, name, metric] => {
+                Self::Custom {
+                    version: match *version {
+                        "v1beta1" => CustomVersion::V1Beta1,
+                        "v1beta2" => CustomVersion::V1Beta2,
+                        _ => return Err(Status::no_such_path()),
+                    },
+                    namespace: object_name(namespace)?,
+                    kind: match *kind {
+                        "pods" => Kind::Pod,
+                        "services" => Kind::Service,
+                        _ => return Err(Status::no_such_path()),
+                    },
+                    name: match *name {
+                        "*" => Named::All,
+                        name => Named::One(object_name(name)?),
+                    },
+                    metric: (*metric).to_owned(),
+                }
+            }
             _ => return Err(Status::no_such_path()),
         };
         Ok(asked)
@@ -157,7 +172,9 @@ mod tests {
 
     #[test]
     fn selectors_are_decoded() {
-        let selectors = Selectors::parse(Some("limit=500&labelSelector=app%3Dweb%2Ctier+in+%28a%29&fieldSelector=")).unwrap();
+        let selectors =
+            Selectors::parse(Some("limit=500&labelSelector=app%3Dweb%2Ctier+in+%28a%29&fieldSelector="))
+                .unwrap();
         assert_eq!(selectors, Selectors { labels: Some("app=web,tier in (a)".into()), fields: None });
         assert!(Selectors::parse(Some("labelSelector=%ff")).is_err());
     }

@@ -35,7 +35,11 @@ pub(super) fn pod_list(items: Vec<Value>) -> Value {
 }
 
 /// `None` while there is no rate.
-pub(super) fn node(name: &str, labels: Option<&BTreeMap<String, String>>, history: &History) -> Option<Value> {
+pub(super) fn node(
+    name: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    history: &History,
+) -> Option<Value> {
     Some(json!({
         "kind": "NodeMetrics",
         "apiVersion": METRICS,

@@ -83,7 +83,8 @@ pub fn apis(service: &MetricsService) -> Vec<AggregatedApi> {
     };
     let loads: Vec<ApiResource> =
         ["pods", "services"].iter().flat_map(|kind| Metric::ALL.map(|metric| load(kind, metric))).collect();
-    let api = |group, version, resources| AggregatedApi { group, version, resources, service: service.clone() };
+    let api =
+        |group, version, resources| AggregatedApi { group, version, resources, service: service.clone() };
     vec![
         api(
             "metrics.k8s.io",
@@ -129,9 +130,11 @@ impl MetricsService {
                 value["apiVersion"] = "v1".into();
                 json(code, &value)
             }
-            Err(Failure::Cluster(error)) => {
-                failure(&Status::new(503, "ServiceUnavailable", format!("cannot ask the cluster: {}", chain(&error))))
-            }
+            Err(Failure::Cluster(error)) => failure(&Status::new(
+                503,
+                "ServiceUnavailable",
+                format!("cannot ask the cluster: {}", chain(&error)),
+            )),
         }
     }
 
@@ -221,10 +224,12 @@ impl MetricsService {
             }
         };
         let wanted = self.wanted(namespace, kind, &name, selectors).await?;
-        let found = loads.into_iter().filter(|(name, _)| wanted.as_ref().is_none_or(|names| names.contains(name)));
+        let found =
+            loads.into_iter().filter(|(name, _)| wanted.as_ref().is_none_or(|names| names.contains(name)));
         let now = Timestamp::now();
-        let items: Vec<Value> =
-            found.map(|(name, load)| reply::value(version, kind, (namespace, &name), metric, load, now)).collect();
+        let items: Vec<Value> = found
+            .map(|(name, load)| reply::value(version, kind, (namespace, &name), metric, load, now))
+            .collect();
         match (&name, items.is_empty()) {
             (Named::One(name), true) => Err(not_found(metric.name(), name)),
             _ => Ok(reply::value_list(version, items)),
@@ -246,7 +251,9 @@ impl MetricsService {
                 let client = self.client.clone();
                 let names = match kind {
                     Kind::Pod => names(list(Api::<Pod>::namespaced(client, namespace), selectors).await?),
-                    Kind::Service => names(list(Api::<Service>::namespaced(client, namespace), selectors).await?),
+                    Kind::Service => {
+                        names(list(Api::<Service>::namespaced(client, namespace), selectors).await?)
+                    }
                 };
                 Ok(Some(names))
             }
@@ -301,6 +308,3 @@ fn json(code: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
-
-#[cfg(test)]
-mod tests;

@@ -118,7 +118,9 @@ impl History {
 
     /// The time that rates are over.
     pub(super) fn window(&self) -> Duration {
-        self.before.as_ref().map_or(Duration::ZERO, |before| self.last.at.saturating_duration_since(before.at))
+        self.before
+            .as_ref()
+            .map_or(Duration::ZERO, |before| self.last.at.saturating_duration_since(before.at))
     }
 
     /// Of the whole node.

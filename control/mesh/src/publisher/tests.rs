@@ -1,0 +1,99 @@
+use prometheus::Registry;
+use weft_api::mesh::METADATA_TRAFFIC;
+use weft_discovery::model::{EndpointSet, Health, PodId, ServiceId};
+use weft_xds::pb::google::protobuf::{Struct, Value, value::Kind};
+
+use super::*;
+use crate::{
+    catalog::tests::{endpoint, pod, small_mesh},
+    warnings,
+};
+
+fn publisher() -> Publisher {
+    let (_, state) = watch::channel(Arc::default());
+    let (_, events) = mpsc::unbounded_channel();
+    Publisher {
+        state,
+        events,
+        cache: SnapshotCache::new(),
+        telemetry: Arc::new(Telemetry::new(&Registry::new()).unwrap()),
+        warnings: warnings::channel().0,
+        catalog: Catalog::default(),
+        proxies: BTreeMap::new(),
+    }
+}
+
+fn gateway() -> Node {
+    Node { id: "gateway~~n1".into(), ..Node::default() }
+}
+
+fn sidecar(pod: &str) -> Node {
+    let mode = Value { kind: Some(Kind::StringValue("redirect".into())) };
+    let metadata = Struct { fields: [(METADATA_TRAFFIC.to_owned(), mode)].into() };
+    Node { id: format!("sidecar~default~{pod}"), metadata: Some(metadata), ..Node::default() }
+}
+
+fn has_own(publisher: &Publisher, id: &str) -> bool {
+    publisher.proxies[id].own.is_some()
+}
+
+#[test]
+fn before_the_state_is_known_a_proxy_gets_nothing() {
+    let mut publisher = publisher();
+    publisher.connected(&gateway());
+    publisher.state_changed(Arc::default());
+    assert!(!has_own(&publisher, "gateway~~n1"));
+    publisher.state_changed(Arc::new(small_mesh()));
+    assert!(has_own(&publisher, "gateway~~n1"));
+}
+
+#[test]
+fn a_proxy_that_comes_later_gets_everything_at_once() {
+    let mut publisher = publisher();
+    publisher.state_changed(Arc::new(small_mesh()));
+    publisher.connected(&gateway());
+    assert!(has_own(&publisher, "gateway~~n1"));
+    publisher.disconnected("gateway~~n1");
+    assert!(publisher.proxies.is_empty());
+}
+
+#[test]
+fn a_proxy_that_is_none_of_ours_is_left_alone() {
+    let mut publisher = publisher();
+    publisher.connected(&Node { id: "somebody".into(), ..Node::default() });
+    assert!(publisher.proxies.is_empty());
+    publisher.disconnected("somebody");
+}
+
+#[test]
+fn only_proxies_that_a_change_concerns_get_a_new_snapshot() {
+    let mut publisher = publisher();
+    let before = Arc::new(small_mesh());
+    publisher.state_changed(before.clone());
+    publisher.connected(&gateway());
+    publisher.connected(&sidecar("web-1"));
+    let concerned = |publisher: &mut Publisher, state: MeshState| {
+        let changes = publisher.catalog.update(Arc::new(state));
+        let catalog = &publisher.catalog;
+        let mut ids = Vec::new();
+        for (id, proxy) in &mut publisher.proxies {
+            if proxy.refresh(catalog, &changes, false) {
+                ids.push(id.clone());
+            }
+        }
+        ids
+    };
+    // A further port of one pod.
+    let mut state = (*before).clone();
+    let more = pod("web-1", "127.64.0.2", &[8080, 8081, 8082]);
+    Arc::make_mut(&mut state.pods).insert(more.id.clone(), Arc::new(more));
+    assert_eq!(concerned(&mut publisher, state.clone()), ["sidecar~default~web-1"]);
+    // A pod that has no proxy.
+    let other = pod("other", "127.64.0.20", &[80]);
+    Arc::make_mut(&mut state.pods).insert(PodId::new("default", "other"), Arc::new(other));
+    assert!(concerned(&mut publisher, state.clone()).is_empty());
+    // Readiness of an endpoint.
+    let set = EndpointSet { endpoints: vec![endpoint("web-9", "127.64.0.4", None, Health::Ready)] };
+    Arc::make_mut(&mut state.endpoints).insert(ServiceId::new("default", "web"), Arc::new(set));
+    assert_eq!(concerned(&mut publisher, state), ["gateway~~n1", "sidecar~default~web-1"]);
+}

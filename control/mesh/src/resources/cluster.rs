@@ -41,7 +41,10 @@ pub fn service(name: &str, protocol: AppProtocol, policy: &ServicePolicy) -> Clu
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: kind(DiscoveryType::Eds),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
+        eds_cluster_config: Some(EdsClusterConfig {
+            eds_config: Some(over_ads()),
+            service_name: String::new(),
+        }),
         connect_timeout: Some(duration(policy.connect_timeout)),
         lb_policy: match policy.balancer {
             Balancer::RoundRobin => LbPolicy::RoundRobin,
@@ -116,8 +119,10 @@ fn http(protocol: AppProtocol) -> Cluster {
             })
         }
     };
-    let options: Any =
-        pack(&HttpProtocolOptions { upstream_protocol_options: Some(upstream), ..HttpProtocolOptions::default() });
+    let options: Any = pack(&HttpProtocolOptions {
+        upstream_protocol_options: Some(upstream),
+        ..HttpProtocolOptions::default()
+    });
     Cluster {
         typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), options)].into(),
         ..Cluster::default()

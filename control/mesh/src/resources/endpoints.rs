@@ -6,7 +6,8 @@ use weft_discovery::model::{Endpoint, EndpointSet, Health, Locality, Service, Se
 use weft_xds::pb::envoy::config::{
     core::v3::{HealthStatus, Locality as PbLocality},
     endpoint::v3::{
-        ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+        ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints,
+        lb_endpoint::HostIdentifier,
     },
 };
 

@@ -113,7 +113,10 @@ pub fn captured_port(
 pub fn capture(name: &str, direction: Direction, number: u16, cluster: &str) -> Listener {
     let any = Ipv4Addr::UNSPECIFIED.into();
     Listener {
-        listener_filters: vec![listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default())],
+        listener_filters: vec![listener_filter(
+            "envoy.filters.listener.original_dst",
+            &OriginalDst::default(),
+        )],
         use_original_dst: bool_value(true),
         ..port(name, direction, any, number, AppProtocol::Tcp, cluster)
     }
@@ -138,7 +141,10 @@ fn connection_manager(name: &str) -> Filter {
         }],
         // The mesh is not to be seen by those who speak through it.
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", pack(&manager))

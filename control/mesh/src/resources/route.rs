@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use weft_xds::pb::envoy::config::route::v3::{
-    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
+    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action,
+    route_match,
 };
 
 use super::{bool_value, duration, u32_value};

@@ -1,0 +1,122 @@
+//! Golden files: what each kind of proxy gets for one small mesh. `WEFT_BLESS=1 cargo test -p weft-mesh` writes them
+//! anew; the difference is then to be read before it is committed.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::{Map, Value};
+use weft_discovery::model::{PodId, ServiceId};
+use weft_xds::json::any_to_json;
+
+use super::*;
+use crate::catalog::tests::{pod, service, small_mesh, state};
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.update(Arc::new(small_mesh()));
+    catalog
+}
+
+fn web_1() -> PodId {
+    PodId::new("default", "web-1")
+}
+
+fn as_json(snapshot: &Snapshot) -> Value {
+    let all = |resources: &BTreeMap<String, Any>| -> Value {
+        let fields =
+            resources.iter().map(|(name, any)| (name.clone(), any_to_json(any).expect("a known type")));
+        Value::Object(fields.collect::<Map<_, _>>())
+    };
+    serde_json::json!({
+        "listeners": all(&snapshot.listeners),
+        "clusters": all(&snapshot.clusters),
+        "routes": all(&snapshot.routes),
+        "endpoints": all(&snapshot.endpoints),
+    })
+}
+
+fn matches_golden(name: &str, profile: &ProxyProfile) {
+    let catalog = catalog();
+    let found = as_json(&Own::new(&catalog, profile).snapshot(&catalog));
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/snapshot/golden").join(format!("{name}.json"));
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).expect("the golden file is checked in");
+    let golden: Value = serde_json::from_str(&golden).unwrap();
+    assert_eq!(found, golden, "{name} differs from {}", path.display());
+}
+
+#[test]
+fn a_gateway_gets_what_the_golden_file_says() {
+    matches_golden("gateway", &ProxyProfile::Gateway);
+}
+
+#[test]
+fn an_addressed_sidecar_gets_what_the_golden_file_says() {
+    let (listen, workload) = ("127.64.0.3".parse().unwrap(), "127.64.0.2".parse().unwrap());
+    let profile = ProxyProfile::Addressed { pod: web_1(), listen: Some(listen), workload: Some(workload) };
+    matches_golden("addressed", &profile);
+}
+
+#[test]
+fn a_redirected_sidecar_gets_what_the_golden_file_says() {
+    matches_golden("redirected", &ProxyProfile::Redirected { pod: web_1(), address: None });
+}
+
+#[test]
+fn everything_that_is_referred_to_is_there() {
+    let catalog = catalog();
+    let listen = Some("127.64.0.3".parse().unwrap());
+    for profile in [
+        ProxyProfile::Gateway,
+        ProxyProfile::Addressed { pod: web_1(), listen, workload: None },
+        ProxyProfile::Redirected { pod: web_1(), address: None },
+    ] {
+        let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+        let text = as_json(&snapshot).to_string();
+        for (key, resources) in
+            [("\"cluster\":\"", &snapshot.clusters), ("\"route_config_name\":\"", &snapshot.routes)]
+        {
+            for found in text.split(key).skip(1) {
+                let name = found.split('"').next().unwrap();
+                assert!(resources.contains_key(name), "{profile:?} refers to {name}");
+            }
+        }
+        for name in snapshot.clusters.keys().filter(|name| name.contains(".default:")) {
+            assert!(snapshot.endpoints.contains_key(name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_sidecar_whose_addresses_are_not_known_yet_gets_no_listeners() {
+    let catalog = catalog();
+    let profile = ProxyProfile::Addressed { pod: PodId::new("default", "new"), listen: None, workload: None };
+    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    assert!(snapshot.listeners.is_empty() && !snapshot.clusters.is_empty());
+    let profile = ProxyProfile::Redirected { pod: PodId::new("default", "new"), address: None };
+    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    assert!(snapshot.listeners.contains_key("inbound") && !snapshot.listeners.contains_key("inbound:8080"));
+}
+
+#[test]
+fn a_port_of_the_workload_wins_over_that_of_a_service() {
+    let web = service("web", "10.96.0.7", &[("http", 80, AppProtocol::Http)]);
+    let id = ServiceId::new("default", "web");
+    let mut catalog = Catalog::default();
+    catalog.update(Arc::new(state(
+        vec![web],
+        vec![],
+        vec![pod("busy", "127.64.0.2", &[20_007, ADMIN_PORT])],
+    )));
+    assert_eq!(catalog.ports().next().unwrap().addressed, Some(20_007), "{id}");
+    let profile = ProxyProfile::Addressed {
+        pod: PodId::new("default", "busy"),
+        listen: Some("127.64.0.3".parse().unwrap()),
+        workload: None,
+    };
+    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    assert_eq!(snapshot.listeners.keys().collect::<Vec<_>>(), ["inbound:20007"]);
+}
