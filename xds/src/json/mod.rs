@@ -3,19 +3,23 @@
 //! # Guarantees
 //! * A field or a type that is not known is an error that names its path, never ignored.
 //! * Documents are bounded in depth, size and in what YAML's aliases may expand to; bad input never panics.
-//! * The descriptors are in memory only during a call, or while calls overlap.
+//! * The descriptors are in memory only during a call, or while somebody holds [`Descriptors`].
 
+mod depth;
 mod pool;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unique;
 
 use prost::{Message, Name};
 use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
-use self::pool::Pool;
-pub use self::text::{Format, parse_value};
+pub use self::{
+    pool::Descriptors,
+    text::{Format, parse_value},
+};
 use crate::{
     any::type_name,
     pb::{envoy::config::bootstrap::v3::Bootstrap, google::protobuf::Any},
@@ -67,7 +71,7 @@ pub fn any_to_json(any: &Any) -> Result<Value, ConfigError> {
 }
 
 fn dynamic_from_json(name: &str, value: &Value) -> Result<DynamicMessage, ConfigError> {
-    let pool = Pool::get();
+    let pool = Descriptors::load();
     let descriptor = pool.message(name).ok_or_else(|| unknown_type(name, name))?;
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let mut track = serde_path_to_error::Track::new();
@@ -80,10 +84,11 @@ fn dynamic_from_json(name: &str, value: &Value) -> Result<DynamicMessage, Config
 }
 
 fn bytes_to_json(name: &str, bytes: &[u8]) -> Result<Value, ConfigError> {
-    let pool = Pool::get();
+    let pool = Descriptors::load();
     let descriptor = pool.message(name).ok_or_else(|| unknown_type(name, name))?;
     let message = DynamicMessage::decode(descriptor, bytes)
         .map_err(|error| ConfigError { path: name.to_owned(), reason: error.to_string() })?;
+    depth::check(&pool, &message)?;
     let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(true);
     message
         .serialize_with_options(serde_json::value::Serializer, &options)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::ConfigError;
+use super::{ConfigError, unique::Unique};
 
 /// The largest document that is read; Envoy's own is bounded by memory only.
 const MAX_BYTES: usize = 64 << 20;
@@ -45,7 +45,7 @@ pub fn parse_value(text: &str, format: Format) -> Result<Value, ConfigError> {
 
 fn parse_json(text: &str) -> Result<Value, ConfigError> {
     // serde_json bounds the depth by itself (128), and has nothing that expands.
-    serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str(text).map(|Unique(value)| value).map_err(|error| {
         let path = format!("line {} column {}", error.line(), error.column());
         let text = error.to_string();
         let reason = text.split(" at line ").next().unwrap_or_default().to_owned();

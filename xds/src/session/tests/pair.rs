@@ -160,14 +160,14 @@ impl<C: Ends> Link<C> {
         }
     }
 
-    fn to_server(&mut self) -> bool {
+    fn deliver_request(&mut self) -> bool {
         let Some(request) = self.requests.pop_front() else { return false };
         C::to_server(&mut self.server, request);
         self.pump();
         true
     }
 
-    fn to_client(&mut self) -> bool {
+    fn deliver_response(&mut self) -> bool {
         let Some(response) = self.responses.pop_front() else { return false };
         match self.client.receive(response) {
             Received::Update(update) => {
@@ -214,7 +214,7 @@ impl<C: Ends> Link<C> {
 
     fn settle(&mut self) {
         for _ in 0..1000 {
-            if !self.to_server() & !self.to_client() {
+            if !self.deliver_request() & !self.deliver_response() {
                 return;
             }
         }
@@ -225,8 +225,8 @@ impl<C: Ends> Link<C> {
         for op in ops {
             match op {
                 Op::Set(config) => self.set(config),
-                Op::ToServer => drop(self.to_server()),
-                Op::ToClient => drop(self.to_client()),
+                Op::ToServer => drop(self.deliver_request()),
+                Op::ToClient => drop(self.deliver_response()),
                 Op::Drop => self.reconnect(),
             }
         }
