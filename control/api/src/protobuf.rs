@@ -147,7 +147,7 @@ impl Decoder {
         match field.arity {
             Arity::One => {
                 let value = self.value(field.kind, wire, depth_left)?;
-                if field.keeps_zero || !is_omitted(&value) {
+                if !value.is_null() && (field.keeps_zero || !is_omitted(&value)) {
                     // Of a message that comes in pieces the pieces are merged; no real client sends one.
                     object.insert(name.into(), value);
                 }
@@ -212,11 +212,10 @@ impl Decoder {
 /// `emptyDir: {}` is.
 fn is_omitted(value: &Value) -> bool {
     match value {
-        Value::Null => true,
         Value::Bool(value) => !value,
         Value::Number(number) => number.as_i64() == Some(0),
         Value::String(text) => text.is_empty(),
-        Value::Array(_) | Value::Object(_) => false,
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 

@@ -64,3 +64,50 @@ proptest! {
         let _ = decode(&[MAGIC, &raw].concat());
     }
 }
+
+/// What kubectl 1.33 sends, with what the same command prints with `--dry-run=client -o json`; `job-from` is a job from a
+/// cronjob that uses as many fields as possible. The reviews and the token request cannot be printed and were read by hand.
+macro_rules! golden {
+    ($name:literal) => {
+        (
+            $name,
+            include_bytes!(concat!("../../testdata/", $name, ".pb")).as_slice(),
+            include_str!(concat!("../../testdata/", $name, ".json")),
+        )
+    };
+}
+
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_kubectl_sends_decodes_to_what_it_prints() {
+    for (name, body, expected) in [
+        golden!("namespace"),
+        golden!("deployment"),
+        golden!("configmap"),
+        golden!("secret"),
+        golden!("job"),
+        golden!("job-from"),
+        golden!("service"),
+        golden!("externalname"),
+        golden!("serviceaccount"),
+        golden!("can-i"),
+        golden!("can-i-url"),
+        golden!("can-i-list"),
+        golden!("whoami"),
+        golden!("token"),
+    ] {
+        let mut expected: Value = serde_json::from_str(expected).unwrap();
+        without_nulls(&mut expected);
+        assert_eq!(decode(body).unwrap(), expected, "{name}");
+    }
+}
