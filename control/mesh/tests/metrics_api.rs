@@ -1,15 +1,17 @@
 //! The metrics APIs, from what nodes and proxies tell to the objects that kubectl and autoscalers read.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod support;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use support::{FakeApi, eventually, pod, service, slice};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tower::{ServiceExt as _, util::BoxCloneSyncService};
 use weft_mesh::{Config, Mesh, start};
 use weft_xds::{
     load::{ClusterLoad, EndpointLoad, LoadSource, ReportConfig, report},
@@ -163,6 +165,9 @@ async fn discovery_knows_what_there_is() {
     let groups: Vec<(&str, &str)> = apis.iter().map(|api| (api.group, api.version)).collect();
     let custom = "custom.metrics.k8s.io";
     assert_eq!(groups, [("metrics.k8s.io", "v1beta1"), (custom, "v1beta2"), (custom, "v1beta1")]);
+    // The form that the API server takes.
+    let _: BoxCloneSyncService<Request<()>, _, Infallible> =
+        BoxCloneSyncService::new(apis[0].service.clone());
     assert!(apis[0].resources.iter().any(|resource| resource.name == "pods" && resource.namespaced));
     assert!(apis[1].resources.iter().any(|resource| resource.name == "services/weft_requests_per_second"));
     shutdown.cancel();

@@ -163,7 +163,7 @@ fn network_filter(name: &str, config: Any) -> Filter {
     Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
-fn listener_filter(name: &str, config: &(impl prost::Message + Name)) -> ListenerFilter {
+fn listener_filter(name: &str, config: &impl Name) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),

@@ -10,9 +10,9 @@ use weft_xds::pb::envoy::config::route::v3::{
 use super::{bool_value, duration, u32_value};
 use crate::policy::ServicePolicy;
 
-/// Only failures that happen before the endpoint has seen anything of the request: whatever the method, trying again
-/// cannot do something twice.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+/// Failures after which another endpoint may be tried. Where the endpoint may have seen something of the request
+/// (`reset`), our proxy tries again only if the method is idempotent.
+const RETRY_ON: &str = "connect-failure,refused-stream,reset";
 
 /// All requests of a service's port, to its cluster of the same name.
 pub fn service(name: &str, policy: &ServicePolicy) -> RouteConfiguration {

@@ -1,18 +1,13 @@
 //! An API server that holds what a test puts there, and a small HTTP client and server.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -49,10 +44,10 @@ impl FakeApi {
 
     /// Creates or replaces an object of a collection such as `/api/v1/services`, and tells the watches.
     pub(crate) fn put(&self, collection: &str, mut object: Value) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         inner.revision += 1;
         object["metadata"]["resourceVersion"] = inner.revision.to_string().into();
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
         let objects = inner.collections.entry(collection.to_owned()).or_default();
         let verb = if objects.insert(name, object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
         let line = Bytes::from(json!({ "type": verb, "object": object }).to_string() + "\n");
@@ -62,13 +57,13 @@ impl FakeApi {
     /// Answers a path with the text that `make` gives, anew each time.
     #[allow(dead_code, reason = "each test binary uses a part of the support")]
     pub(crate) fn text(&self, path: &str, make: impl FnMut() -> String + Send + 'static) {
-        self.inner.lock().unwrap().texts.insert(path.to_owned(), Box::new(make));
+        self.inner.lock().texts.insert(path.to_owned(), Box::new(make));
     }
 
     /// What was created, as path and object.
     #[allow(dead_code, reason = "each test binary uses a part of the support")]
     pub(crate) fn created(&self) -> Vec<(String, Value)> {
-        self.inner.lock().unwrap().created.clone()
+        self.inner.lock().created.clone()
     }
 
     fn answer(
@@ -82,7 +77,7 @@ impl FakeApi {
             if parts.method == http::Method::POST {
                 let body = body.collect().await.expect("a body in memory").to_bytes();
                 let object: Value = serde_json::from_slice(&body).expect("JSON");
-                self.inner.lock().unwrap().created.push((path, object));
+                self.inner.lock().created.push((path, object));
                 return Ok(Response::new(Full::new(body).boxed_unsync()));
             }
             Ok(self.get(&path, &query))
@@ -91,7 +86,7 @@ impl FakeApi {
     }
 
     fn get(&self, path: &str, query: &str) -> Response<ResponseBody> {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         if let Some(make) = inner.texts.get_mut(path) {
             return Response::new(Full::new(Bytes::from(make())).boxed_unsync());
         }
@@ -183,8 +178,8 @@ pub(crate) fn pod(name: &str, address: &str, port: u16) -> Value {
 /// An HTTP/1.1 server that greets; it lives as long as the runtime.
 #[allow(dead_code, reason = "each test binary uses a part of the support")]
 pub(crate) async fn greeter() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(greet(stream));
