@@ -1,6 +1,6 @@
 //! 8: bad input gets a clear error that names the field, and changes nothing.
 
-use std::{path::Path, process::Output};
+use std::process::Output;
 
 use anyhow::{Context as _, ensure};
 use http::{Request, header};
@@ -126,16 +126,13 @@ async fn the_api_server_answers_with_a_status_that_says_what_is_wrong() -> anyho
 async fn tokens_that_are_unknown_or_expired_are_turned_away() -> anyhow::Result<()> {
     let _serial = serial().await;
     let binary = need!("bad_input: tokens", kubectl::find());
-    let mut cluster = Cluster::new(Runtime::Process, false)?;
-    cluster.start().await?;
-    // The server made the file, with the administrator's token in it.
-    let tokens = find_file(cluster.data_dir(), "tokens.csv")?;
-    cluster.stop().await?;
+    let cluster = Cluster::up(Runtime::Process, false).await?;
+    // The server made the file, with an administrator's token in it, and reads it again when it changes.
+    let tokens = cluster.data_dir().join("tokens.csv");
     let mut text = std::fs::read_to_string(&tokens)?;
-    text.push_str("good-token,robot,1,system:masters\n");
-    text.push_str("old-token,robot,1,system:masters,2020-01-01T00:00:00Z\n");
+    text.push_str("good-token,robot,1,weft:administrators\n");
+    text.push_str("old-token,robot,1,weft:administrators,2020-01-01T00:00:00Z\n");
     std::fs::write(&tokens, text)?;
-    cluster.start().await?;
     let kubectl = Kubectl::new(&binary, &cluster.kubeconfig());
     let view = kubectl.json(&["config", "view", "--raw"]).await?;
     let server = view["clusters"][0]["cluster"]["server"].as_str().context("a server")?.to_owned();
@@ -203,18 +200,4 @@ async fn failure(client: &Client, request: Request<Vec<u8>>) -> anyhow::Result<k
         .with_context(|| format!("{code} without a Status: {}", String::from_utf8_lossy(&body)))?;
     ensure!(status.is_failure() && status.code == code, "{code} with another Status: {status:?}");
     Ok(status)
-}
-
-fn find_file(directory: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            if let Ok(found) = find_file(&path, name) {
-                return Ok(found);
-            }
-        } else if path.file_name().is_some_and(|it| it == name) {
-            return Ok(path);
-        }
-    }
-    anyhow::bail!("no {name} below {}", directory.display())
 }

@@ -79,7 +79,8 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
-        let percentile = |share: usize| sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1)));
+        let percentile =
+            |share: usize| sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1)));
         write!(f, "{} ok, {} failed", sorted.len(), self.failed)?;
         if let (Some(p50), Some(p99)) = (percentile(50), percentile(99)) {
             write!(f, ", p50 {:.1} ms, p99 {:.1} ms", p50.as_secs_f64() * 1e3, p99.as_secs_f64() * 1e3)?;

@@ -49,7 +49,9 @@ pub(crate) async fn apply(client: &Client) -> anyhow::Result<Applied> {
     for object in objects()? {
         let outcome = match &object {
             Object::Service(service) => services.create(&PostParams::default(), service).await.map(drop),
-            Object::Deployment(deployment) => deployments.create(&PostParams::default(), deployment).await.map(drop),
+            Object::Deployment(deployment) => {
+                deployments.create(&PostParams::default(), deployment).await.map(drop)
+            }
         };
         match outcome {
             Ok(()) => applied.created += 1,
@@ -86,7 +88,8 @@ pub(crate) async fn web_address(client: &Client, limit: Duration) -> anyhow::Res
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
     let web = services.get("web").await.context("cannot read the service web")?;
     let cluster_ip = web.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
-    let cluster_ip: Ipv4Addr = cluster_ip.parse().with_context(|| format!("web has no cluster IP: {cluster_ip:?}"))?;
+    let cluster_ip: Ipv4Addr =
+        cluster_ip.parse().with_context(|| format!("web has no cluster IP: {cluster_ip:?}"))?;
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, outbound_port(cluster_ip, 0));
     let web = Upstream::at("web", address.ip().to_string(), address.port());
     let started = Instant::now();
@@ -116,7 +119,8 @@ impl Object {
 }
 
 fn objects() -> anyhow::Result<Vec<Object>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).context("the demo's manifest is not YAML")?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(MANIFEST).context("the demo's manifest is not YAML")?;
     documents.into_iter().map(object).collect()
 }
 

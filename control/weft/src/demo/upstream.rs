@@ -96,10 +96,10 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, CallError> {
-        let stream =
-            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(CallError::Connect)?;
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(CallError::Connect)?;
         stream.set_nodelay(true).map_err(CallError::Connect)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Exchange)?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Exchange)?;
         // Ends with the last sender or with the other end; its error reaches the caller through the exchange.
         tokio::spawn(async move { connection.await.ok() });
         Ok(sender)

@@ -22,12 +22,18 @@ pub(super) async fn run() -> anyhow::Result<()> {
             match api.get("/").await {
                 Ok((StatusCode::OK, body)) => {
                     let said = String::from_utf8_lossy(&body);
-                    response(StatusCode::OK, "text/plain", format!("{prefix}; api says {}\n", said.trim_end()))
+                    response(
+                        StatusCode::OK,
+                        "text/plain",
+                        format!("{prefix}; api says {}\n", said.trim_end()),
+                    )
                 }
                 // Whoever counts failures must see this one: a page without its content is no success.
-                Ok((status, _)) => {
-                    response(StatusCode::BAD_GATEWAY, "text/plain", format!("{prefix}; api answered {status}\n"))
-                }
+                Ok((status, _)) => response(
+                    StatusCode::BAD_GATEWAY,
+                    "text/plain",
+                    format!("{prefix}; api answered {status}\n"),
+                ),
                 Err(error) => response(
                     StatusCode::BAD_GATEWAY,
                     "text/plain",

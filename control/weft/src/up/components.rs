@@ -20,15 +20,22 @@ impl Components {
     }
 
     /// Runs a part that can fail.
-    pub(super) fn spawn<E>(&mut self, name: &'static str, part: impl Future<Output = Result<(), E>> + Send + 'static)
-    where
+    pub(super) fn spawn<E>(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) where
         E: std::error::Error + Send + Sync + 'static,
     {
         self.tasks.spawn(async move { (name, part.await.map_err(anyhow::Error::new)) });
     }
 
     /// Runs a part that cannot.
-    pub(super) fn spawn_infallible(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn_infallible(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.tasks.spawn(async move {
             part.await;
             (name, Ok(()))
@@ -54,7 +61,9 @@ impl Components {
         while let Some(ended) = self.tasks.join_next().await {
             match ended {
                 Ok((_, Ok(()))) => {}
-                Ok((name, Err(error))) => tracing::warn!(part = name, error = format!("{error:#}"), "a part ended badly"),
+                Ok((name, Err(error))) => {
+                    tracing::warn!(part = name, error = format!("{error:#}"), "a part ended badly")
+                }
                 Err(error) => tracing::warn!(%error, "a part panicked while it ended"),
             }
         }

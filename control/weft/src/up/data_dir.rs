@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn the_default_follows_the_xdg_specification() {
-        let dir = |xdg: Option<&str>, home: Option<&str>| default_dir(xdg.map(Into::into), home.map(Into::into));
+        let dir =
+            |xdg: Option<&str>, home: Option<&str>| default_dir(xdg.map(Into::into), home.map(Into::into));
         assert_eq!(dir(Some("/data"), Some("/home/me")), Some("/data/weft".into()));
         assert_eq!(dir(None, Some("/home/me")), Some("/home/me/.local/share/weft".into()));
         assert_eq!(dir(Some("relative"), Some("/home/me")), Some("/home/me/.local/share/weft".into()));

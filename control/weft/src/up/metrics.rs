@@ -51,7 +51,9 @@ impl MetricsServer {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(shutdown.clone().run_until_cancelled_owned(connection(stream, sources.clone())));
+                        tokio::spawn(
+                            shutdown.clone().run_until_cancelled_owned(connection(stream, sources.clone())),
+                        );
                     }
                     Err(error) => {
                         tracing::warn!(error = %error, "cannot accept a connection for metrics");
@@ -171,7 +173,8 @@ mod tests {
             }))
             .expect("a pod")
         };
-        let target = sidecar_target(&pod("Running", json!({SIDECAR_ADDRESS: "127.64.0.3"}))).expect("it runs");
+        let target =
+            sidecar_target(&pod("Running", json!({SIDECAR_ADDRESS: "127.64.0.3"}))).expect("it runs");
         assert_eq!(target["targets"], json!(["127.64.0.3:15000"]));
         assert_eq!(target["labels"]["pod"], "web-1");
         let captured = sidecar_target(&pod("Running", json!({}))).expect("it runs");

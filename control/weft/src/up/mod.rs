@@ -4,6 +4,7 @@
 //! the next one over the interface that it would use from another machine. What outlives a start is in the data
 //! directory alone.
 
+mod aggregate;
 mod components;
 mod data_dir;
 mod metrics;
@@ -12,9 +13,8 @@ mod signals;
 mod status;
 
 use std::{
-    io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,23 +26,24 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use weft_apiserver::ApiServer;
 use weft_discovery::dns::{DnsConfig, DnsServer};
-use weft_node::{AdsAddress, Agent, AgentConfig, NodeTls, RuntimeChoice, StopMode};
+use weft_node::{AdsAddress, AgentConfig, NodeTls, RuntimeChoice, StopMode};
 use weft_store::{EmbeddedStore, Options};
 
 use self::{
+    aggregate::aggregate,
     components::Components,
     metrics::{MetricsServer, Sources},
     ports::Ports,
     signals::StopSignals,
-    status::{Found, Status},
+    status::{DemoStatus, Found, Status},
 };
 use crate::{
     cli::{Runtime, UpArgs},
     demo::manifest,
 };
 
-/// What every part of control may do for now: authorisation by role is another issue.
-const MASTERS: [&str; 1] = ["system:masters"];
+/// Group of those parts of control that Kubernetes has no user for.
+const CONTROL: [&str; 1] = ["weft:control"];
 
 /// How long the demo may take until all of it is available before we stop waiting and say what is missing.
 const DEMO_LIMIT: Duration = Duration::from_secs(90);
@@ -84,14 +85,15 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut components = Components::new(shutdown.clone());
 
-    let config = weft_apiserver::Config { listen: ports.api, ..weft_apiserver::Config::new(data_dir.clone()) };
+    let config =
+        weft_apiserver::Config { listen: ports.api, ..weft_apiserver::Config::new(data_dir.clone()) };
     let api = weft_apiserver::start(config, Arc::new(store), shutdown.clone())
         .await
         .context("cannot start the API server")?;
-    let registry = api.registry().clone();
+    let registry = api.metrics_registry().clone();
     let kubeconfig = data_dir.join("kubeconfig");
     data_dir::write_secret(&kubeconfig, &api.admin_kubeconfig())?;
-    let admin = api.client("kubernetes-admin", &MASTERS);
+    let admin = api.client("system:weft-up", &CONTROL);
     let found = Found::read(&admin).await.context("cannot read what the store holds")?;
 
     let config = weft_mesh::Config {
@@ -99,7 +101,7 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
         registry: registry.clone(),
         ..weft_mesh::Config::default()
     };
-    let mesh = weft_mesh::start(api.client("system:weft-mesh", &MASTERS), config, shutdown.clone())
+    let mesh = weft_mesh::start(api.client("system:weft-mesh", &CONTROL), config, shutdown.clone())
         .await
         .context("cannot start the mesh control")?;
     for aggregated in mesh.metrics_api() {
@@ -107,11 +109,11 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
 
     let config = weft_scheduler::Config { registry: Some(registry.clone()), ..Default::default() };
-    let client = api.client("system:kube-scheduler", &MASTERS);
+    let client = api.client("system:kube-scheduler", &[]);
     components.spawn("scheduler", weft_scheduler::run(client, config, shutdown.clone()));
 
     let config = weft_controllers::Config { registry: Some(registry.clone()), ..Default::default() };
-    let client = api.client("system:kube-controller-manager", &MASTERS);
+    let client = api.client("system:kube-controller-manager", &[]);
     components.spawn("controllers", weft_controllers::run(client, config, shutdown.clone()));
 
     let dns = DnsServer::bind(ports.dns, mesh.mesh_state(), DnsConfig::default()).await?;
@@ -126,21 +128,21 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     let config = agent_config(&args, &ports, &data_dir, &api, &node_name, registry)?;
     let agent = weft_node::start(config, shutdown.clone()).await.context("cannot start the node agent")?;
 
-    let gateway_admin = status::gateway_admin(&admin, &node_name).await;
+    let gateway_admin = agent.gateway_admin();
     let status = Status {
         ports: &ports,
         kubeconfig: &kubeconfig,
         node_name: &node_name,
-        runtime: args.runtime.as_str(),
+        runtime: &agent.runtime_version(),
         found: &found,
-        gateway_admin: gateway_admin.as_deref(),
+        gateway_admin,
     };
     println!("{status}\nready after {:.1} s", started.elapsed().as_secs_f64());
 
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
         error = components.failure() => Err(error),
-        () = serve(args.demo, &admin, gateway_admin.as_deref(), started) => Ok(()),
+        () = serve(args.demo, &admin, gateway_admin, started) => Ok(()),
     };
     println!("stopping: the workloads drain; another Ctrl-C ends at once");
     let stop = async {
@@ -166,11 +168,13 @@ fn agent_config(
     node_name: &str,
     metrics: Registry,
 ) -> anyhow::Result<AgentConfig> {
-    let (cert_pem, key_pem) =
-        api.pki().issue_server(&[node_name, "127.0.0.1", "localhost"]).context("cannot issue the node's certificate")?;
+    let (cert_pem, key_pem) = api
+        .pki()
+        .issue_server(&[node_name, "127.0.0.1", "localhost"])
+        .context("cannot issue the node's certificate")?;
     let tls = NodeTls { cert_pem, key_pem, client_ca_pem: api.pki().ca_pem().to_owned() };
     let ads = AdsAddress { host: ports.xds.ip().to_string(), port: ports.xds.port() };
-    let client = api.client(&format!("system:node:{node_name}"), &MASTERS);
+    let client = api.client(&format!("system:node:{node_name}"), &["system:nodes"]);
     let weft = std::env::current_exe().context("cannot tell where the weft binary is")?;
     let slim = weft.with_file_name("weft-proxy");
     Ok(AgentConfig {
@@ -182,7 +186,7 @@ fn agent_config(
         dns_address: Some(ports.dns),
         proxy_binary: slim.is_file().then_some(slim),
         metrics,
-        ..AgentConfig::new(node_name, client, data_dir.join("node"), ads, tls, weft)
+        ..AgentConfig::new(node_name, client, data_dir, ads, tls, weft)
     })
 }
 
@@ -194,7 +198,7 @@ fn host_name() -> anyhow::Result<String> {
 }
 
 /// What happens while the cluster runs: the demo if it was asked for, else nothing; never ends.
-async fn serve(with_demo: bool, client: &Client, gateway_admin: Option<&str>, started: Instant) {
+async fn serve(with_demo: bool, client: &Client, gateway_admin: Option<SocketAddr>, started: Instant) {
     if with_demo && let Err(error) = demo(client, gateway_admin, started).await {
         // The cluster is as good as without the demo, and what is wrong is best looked at while it runs.
         eprintln!("demo: {error:#}");
@@ -203,12 +207,15 @@ async fn serve(with_demo: bool, client: &Client, gateway_admin: Option<&str>, st
 }
 
 /// Applies the demo, waits for it and says what to try.
-async fn demo(client: &Client, gateway_admin: Option<&str>, started: Instant) -> anyhow::Result<()> {
+async fn demo(client: &Client, gateway_admin: Option<SocketAddr>, started: Instant) -> anyhow::Result<()> {
     let applied = manifest::apply(client).await?;
     println!("demo: {} objects created, {} were there and stay as they are", applied.created, applied.kept);
     manifest::wait_available(client, DEMO_LIMIT).await?;
     let web = manifest::web_address(client, ANSWER_LIMIT).await?;
     println!("{}", DemoStatus { web, gateway_admin });
-    println!("demo ready after {:.1} s: all of web, api and client are available", started.elapsed().as_secs_f64());
+    println!(
+        "demo ready after {:.1} s: all of web, api and client are available",
+        started.elapsed().as_secs_f64()
+    );
     Ok(())
 }

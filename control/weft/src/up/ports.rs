@@ -44,7 +44,13 @@ impl Ports {
         Ok(Self {
             api: choose("--api-listen", args.api_listen, last.map(|it| it.api), 6443, Transport::Tcp)?,
             xds: choose("--xds-listen", args.xds_listen, last.map(|it| it.xds), 15_010, Transport::Tcp)?,
-            dns: choose("--dns-listen", args.dns_listen, last.map(|it| it.dns), 15_053, Transport::TcpAndUdp)?,
+            dns: choose(
+                "--dns-listen",
+                args.dns_listen,
+                last.map(|it| it.dns),
+                15_053,
+                Transport::TcpAndUdp,
+            )?,
             metrics: choose(
                 "--metrics-listen",
                 args.metrics_listen,
@@ -103,8 +109,7 @@ fn choose(
 }
 
 fn is_free(address: SocketAddr, transport: Transport) -> bool {
-    TcpListener::bind(address).is_ok()
-        && (transport == Transport::Tcp || UdpSocket::bind(address).is_ok())
+    TcpListener::bind(address).is_ok() && (transport == Transport::Tcp || UdpSocket::bind(address).is_ok())
 }
 
 #[cfg(test)]

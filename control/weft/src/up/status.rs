@@ -1,24 +1,23 @@
 //! What `weft up` says about itself: a few lines for people, stable enough for scripts (`  KEY  VALUE`).
 
-use std::{fmt, net::SocketAddrV4, path::Path, time::Duration};
+use std::{
+    fmt,
+    net::{SocketAddr, SocketAddrV4},
+    path::Path,
+};
 
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
         batch::v1::Job,
-        core::v1::{ConfigMap, Node, Pod, Secret, Service},
+        core::v1::{ConfigMap, Pod, Secret, Service},
     },
 };
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use serde::de::DeserializeOwned;
-use weft_api::mesh::GATEWAY_ADMIN;
-use weft_kit::error::chain;
 
 use super::ports::Ports;
-
-/// How long the gateway may take to tell its address before the status goes out without it.
-const GATEWAY_LIMIT: Duration = Duration::from_secs(3);
 
 /// What an earlier start left in the data directory.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,8 +37,8 @@ pub(super) struct Status<'a> {
     pub(super) node_name: &'a str,
     pub(super) runtime: &'a str,
     pub(super) found: &'a Found,
-    /// Where the gateway's admin endpoint listens, once it has said so.
-    pub(super) gateway_admin: Option<&'a str>,
+    /// Where the gateway's admin endpoint listens.
+    pub(super) gateway_admin: Option<SocketAddr>,
 }
 
 // === impl Found ===
@@ -81,7 +80,10 @@ impl fmt::Display for Found {
 
 async fn count<K>(client: &Client) -> Result<usize, kube::Error>
 where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + fmt::Debug,
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + fmt::Debug,
 {
     let all = Api::<K>::all(client.clone()).list_metadata(&ListParams::default().match_any()).await?;
     let is_users = |namespace: Option<String>, name: String| {
@@ -91,44 +93,27 @@ where
     Ok(all.items.into_iter().filter(|object| is_users(object.namespace(), object.name_any())).count())
 }
 
-/// The address of the gateway's admin endpoint, as the agent notes it on the node.
-pub(super) async fn gateway_admin(client: &Client, node_name: &str) -> Option<String> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let noted = async {
-        loop {
-            match nodes.get_opt(node_name).await {
-                Ok(Some(node)) => {
-                    if let Some(address) = node.annotations().get(GATEWAY_ADMIN) {
-                        return address.clone();
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::debug!(error = chain(&error), "cannot read the node"),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(GATEWAY_LIMIT, noted).await.ok()
-}
-
 impl fmt::Display for Status<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ports, kubeconfig, .. } = self;
         let kubeconfig = kubeconfig.display();
         writeln!(f, "weft {}", env!("CARGO_PKG_VERSION"))?;
         if !self.found.is_empty() {
-            writeln!(f, "  found       {} of an earlier start; workloads that still run are adopted, the others started again", self.found)?;
+            writeln!(
+                f,
+                "  found       {} of an earlier start; workloads that still run are adopted, the others started again",
+                self.found
+            )?;
         }
         writeln!(f, "  api         https://{}", ports.api)?;
         writeln!(f, "  kubeconfig  {kubeconfig}")?;
-        writeln!(f, "  node        {} ({} runtime)", self.node_name, self.runtime)?;
+        writeln!(f, "  node        {} ({})", self.node_name, self.runtime)?;
         writeln!(f, "  xds         {}", ports.xds)?;
         writeln!(f, "  dns         {}", ports.dns)?;
         writeln!(f, "  metrics     http://{}/metrics", ports.metrics)?;
         writeln!(f, "  targets     http://{}/targets", ports.metrics)?;
-        match &self.gateway_admin {
-            Some(admin) => writeln!(f, "  gateway     http://{admin}/stats/prometheus")?,
-            None => writeln!(f, "  gateway     not ready yet; kubectl describe node tells its address")?,
+        if let Some(admin) = self.gateway_admin {
+            writeln!(f, "  gateway     http://{admin}/stats/prometheus")?;
         }
         writeln!(f, "in another terminal:")?;
         writeln!(f, "  export KUBECONFIG={kubeconfig}")?;
@@ -138,19 +123,22 @@ impl fmt::Display for Status<'_> {
 
 /// The lines that follow once the demo is available.
 #[derive(Debug)]
-pub(super) struct DemoStatus<'a> {
+pub(super) struct DemoStatus {
     /// Where the host reaches `web`.
     pub(super) web: SocketAddrV4,
-    pub(super) gateway_admin: Option<&'a str>,
+    pub(super) gateway_admin: Option<SocketAddr>,
 }
 
-impl fmt::Display for DemoStatus<'_> {
+impl fmt::Display for DemoStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { web, .. } = self;
         writeln!(f, "  curl http://{web}/")?;
         writeln!(f, "  wrk -t1 -c64 -d10 http://{web}/")?;
         writeln!(f, "  kubectl scale deployment web --replicas 6 && kubectl rollout status deployment web")?;
-        writeln!(f, "  kubectl set env deployment web GREETING=hello && kubectl rollout status deployment web")?;
+        writeln!(
+            f,
+            "  kubectl set env deployment web GREETING=hello && kubectl rollout status deployment web"
+        )?;
         write!(f, "  kubectl logs -f deploy/client")?;
         match self.gateway_admin {
             Some(admin) => write!(f, "\n  curl http://{admin}/stats/prometheus"),

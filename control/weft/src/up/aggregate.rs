@@ -1,0 +1,26 @@
+//! Serves what the mesh control answers under the API server's address.
+
+use http_body_util::BodyExt as _;
+use tower::{ServiceExt as _, util::BoxCloneSyncService};
+use weft_apiserver::{AggregatedResource, ApiServer};
+use weft_mesh::metrics_api::AggregatedApi;
+
+/// Hands the requests of one API group to the mesh control. Each side has its own words for the same thing, since
+/// neither crate knows the other.
+pub(super) fn aggregate(api: &ApiServer, aggregated: AggregatedApi) {
+    let resources = aggregated
+        .resources
+        .into_iter()
+        .map(|resource| AggregatedResource {
+            name: resource.name,
+            singular: resource.singular.to_owned(),
+            kind: resource.kind.to_owned(),
+            namespaced: resource.namespaced,
+            verbs: resource.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        })
+        .collect();
+    let service = aggregated.service.map_response(|response: http::Response<_>| {
+        response.map(|body| http_body_util::Full::map_err(body, |never| match never {}).boxed_unsync())
+    });
+    api.aggregate(aggregated.group, aggregated.version, resources, BoxCloneSyncService::new(service));
+}
