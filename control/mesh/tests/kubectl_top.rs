@@ -3,6 +3,7 @@
 //! Skipped, with a printed reason, where there is no `kubectl`.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod support;
 
 use std::{

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod support;
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};

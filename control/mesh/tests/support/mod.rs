@@ -55,13 +55,11 @@ impl FakeApi {
     }
 
     /// Answers a path with the text that `make` gives, anew each time.
-    #[allow(dead_code, reason = "each test binary uses a part of the support")]
     pub(crate) fn text(&self, path: &str, make: impl FnMut() -> String + Send + 'static) {
         self.inner.lock().texts.insert(path.to_owned(), Box::new(make));
     }
 
     /// What was created, as path and object.
-    #[allow(dead_code, reason = "each test binary uses a part of the support")]
     pub(crate) fn created(&self) -> Vec<(String, Value)> {
         self.inner.lock().created.clone()
     }
@@ -176,7 +174,6 @@ pub(crate) fn pod(name: &str, address: &str, port: u16) -> Value {
 }
 
 /// An HTTP/1.1 server that greets; it lives as long as the runtime.
-#[allow(dead_code, reason = "each test binary uses a part of the support")]
 pub(crate) async fn greeter() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -204,7 +201,6 @@ async fn greet(stream: TcpStream) {
 }
 
 /// The whole response to `GET /`, or nothing if there is no server.
-#[allow(dead_code, reason = "each test binary uses a part of the support")]
 pub(crate) async fn get(address: SocketAddr) -> Option<String> {
     let mut stream = BufReader::new(TcpStream::connect(address).await.ok()?);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.ok()?;
