@@ -1,7 +1,7 @@
 //! The objects without which a cluster is none.
 
 use serde_json::{Value, json};
-use weft_api::{defaults, registry, status::Status};
+use weft_api::{registry, status::Status};
 
 use crate::{admission, app::App, config::ServiceCidr, storage::WriteError};
 
@@ -44,7 +44,6 @@ async fn create(app: &App, plural: &str, mut object: Value) -> Result<(), Status
         return Ok(());
     }
     admission::prepare_create(resource, &mut object);
-    defaults::apply(resource, &mut object);
     let reservation = admission::allocate_create(&app.services, resource, &mut object)?;
     match app.storage.put(resource, &object, None).await {
         Ok(_) => {

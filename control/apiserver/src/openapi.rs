@@ -16,7 +16,10 @@ use crate::http::{
     media,
 };
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What clients ask for. The first has a character that media types may not have, so the answer always names the second.
+const V2_PROTOBUF_ASKED: &[&str] =
+    &["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Documents are made when the first client asks for them, and then kept: most clusters are never asked for all.
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ impl OpenApi {
 
     /// `/openapi/v2`, in JSON or in the protobuf form that older kubectls ask for.
     pub(crate) fn v2(&self, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-        if media::accepts_exactly(headers, V2_PROTOBUF) {
+        if V2_PROTOBUF_ASKED.iter().any(|asked| media::accepts_exactly(headers, asked)) {
             let bytes = self.v2_protobuf.get_or_init(|| openapi_v2_pb::encode().into());
             return Ok(body::with_type(StatusCode::OK, V2_PROTOBUF, bytes.clone()));
         }

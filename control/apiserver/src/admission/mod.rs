@@ -2,9 +2,7 @@
 
 pub(crate) mod finalizers;
 mod services;
-mod workloads;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -120,30 +118,17 @@ pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
             metadata.insert("generation".to_owned(), json!(1));
         }
     }
-    match resource.plural {
-        "pods" => workloads::prepare_pod(object),
-        "jobs" => workloads::prepare_job(object),
-        "namespaces" => {
-            object["spec"] = json!({"finalizers": ["kubernetes"]});
-            if !object["metadata"]["labels"].is_object() {
-                object["metadata"]["labels"] = json!({});
-            }
-            let name = object["metadata"]["name"].clone();
-            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
-        }
-        "secrets" => encode_secret(object),
-        _ => {}
-    }
     if resource.has_status() {
         match resource.plural {
             // An agent registers its node together with the node's status.
-            "nodes" | "pods" => {}
-            "namespaces" => object["status"] = json!({"phase": "Active"}),
+            "nodes" => {}
             "services" => object["status"] = json!({"loadBalancer": {}}),
             _ => object["status"] = json!({}),
         }
     }
     tidy(object);
+    defaults::apply(resource, object);
+    defaults::on_create(resource, object);
 }
 
 /// Leaves of `new` what the write is about; everything else stays as in `old`.
@@ -153,9 +138,6 @@ pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, o
             keep(new, old, SYSTEM_METADATA);
             if resource.has_status() {
                 replace(new, "status", old.get("status").cloned());
-            }
-            if resource.plural == "secrets" {
-                encode_secret(new);
             }
             if resource.plural == "pods" {
                 keep_pod_fields(new, old);
@@ -267,18 +249,6 @@ fn is_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
             .collect::<Map<_, _>>()
     };
     content(new) != content(old)
-}
-
-/// `stringData` is a way to write `data`; it is never stored.
-fn encode_secret(secret: &mut Value) {
-    let Some(fields) = secret.as_object_mut() else { return };
-    let Some(Value::Object(texts)) = fields.remove("stringData") else { return };
-    let data = fields.entry("data").or_insert_with(|| json!({}));
-    if let Some(data) = data.as_object_mut() {
-        for (key, text) in texts {
-            data.insert(key, json!(STANDARD.encode(text.as_str().unwrap_or_default())));
-        }
-    }
 }
 
 fn keep(new: &mut Value, old: &Value, fields: &[&str]) {

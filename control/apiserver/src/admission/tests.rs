@@ -77,11 +77,3 @@ fn objects_belong_where_the_path_says() {
     place(resource("nodes"), None, &mut node).unwrap();
     assert!(node["metadata"].get("namespace").is_none());
 }
-
-#[test]
-fn text_of_a_secret_is_stored_as_data() {
-    let mut secret = json!({"metadata": {}, "data": {"a": "eA=="}, "stringData": {"b": "y"}});
-    encode_secret(&mut secret);
-    assert_eq!(secret["data"], json!({"a": "eA==", "b": "eQ=="}));
-    assert!(secret.get("stringData").is_none());
-}

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use rand::Rng as _;
 use serde_json::Value;
-use weft_api::{convert, defaults, status::Status, validate};
+use weft_api::{convert, status::Status, validate};
 
 use super::{
     decode::{self, Expected},
@@ -48,7 +48,6 @@ pub(crate) async fn create(context: &Context, body: Body) -> Result<Response<Bod
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         admission::prepare_create(resource, &mut object);
-        defaults::apply(resource, &mut object);
         let reservation = admission::allocate_create(&app.services, resource, &mut object)?;
         let errors = validate::create(resource, &object);
         if !errors.is_empty() {
