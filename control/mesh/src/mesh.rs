@@ -83,12 +83,12 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     config.registry.register(cache.collector()).map_err(StartError::Metrics)?;
 
     let state = kubernetes::watch(client.clone(), shutdown.clone());
-    let (events, received) = mpsc::unbounded_channel();
-    cache.observe(Arc::new(Observer { events, telemetry: telemetry.clone() }));
+    let (changed, received) = mpsc::unbounded_channel();
+    cache.observe(Arc::new(Observer { changed, telemetry: telemetry.clone() }));
     let (warnings, reports) = warnings::channel();
     let publisher = Publisher {
         state: state.clone(),
-        events: received,
+        changed: received,
         cache: cache.clone(),
         telemetry,
         warnings,

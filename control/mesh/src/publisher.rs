@@ -25,23 +25,17 @@ use crate::{
     warnings::Warnings,
 };
 
-/// What a proxy did.
-#[derive(Debug)]
-pub(crate) enum ProxyEvent {
-    Connected(Box<Node>),
-    Disconnected(String),
-}
-
-/// Tells the publisher of what proxies do.
+/// Tells the publisher which proxies came or went: only that, for the streams of one proxy end and begin in tasks of
+/// their own, so what they tell may arrive in another order than it happened in.
 pub(crate) struct Observer {
-    pub(crate) events: mpsc::UnboundedSender<ProxyEvent>,
+    pub(crate) changed: mpsc::UnboundedSender<String>,
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
 /// Canonical is `proxies`: those that are connected and have a valid profile.
 pub(crate) struct Publisher {
     pub(crate) state: watch::Receiver<Arc<MeshState>>,
-    pub(crate) events: mpsc::UnboundedReceiver<ProxyEvent>,
+    pub(crate) changed: mpsc::UnboundedReceiver<String>,
     pub(crate) cache: SnapshotCache,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) warnings: Warnings,
@@ -61,11 +55,11 @@ pub(crate) struct Proxy {
 impl ProxyObserver for Observer {
     fn connected(&self, node: &Node) {
         // Nobody listens only when the process ends.
-        let _ = self.events.send(ProxyEvent::Connected(Box::new(node.clone())));
+        let _ = self.changed.send(node.id.clone());
     }
 
     fn disconnected(&self, node: &Node) {
-        let _ = self.events.send(ProxyEvent::Disconnected(node.id.clone()));
+        let _ = self.changed.send(node.id.clone());
     }
 
     fn answered(&self, proxy_id: &str, _: ResourceType) {
@@ -88,12 +82,19 @@ impl Publisher {
                     let state = self.state.borrow_and_update().clone();
                     self.state_changed(state);
                 }
-                event = self.events.recv() => match event {
-                    Some(ProxyEvent::Connected(node)) => self.connected(&node),
-                    Some(ProxyEvent::Disconnected(id)) => self.disconnected(&id),
+                id = self.changed.recv() => match id {
+                    Some(id) => self.proxy_changed(&id),
                     None => return,
                 },
             }
+        }
+    }
+
+    /// Looks at how the proxy is now.
+    fn proxy_changed(&mut self, id: &str) {
+        match self.cache.status(id).filter(|status| status.streams > 0) {
+            Some(status) => self.connected(&status.node),
+            None => self.disconnected(id),
         }
     }
 
@@ -125,6 +126,9 @@ impl Publisher {
                 return;
             }
         };
+        if self.proxies.get(&node.id).is_some_and(|known| known.profile == profile) {
+            return;
+        }
         info!(proxy = node.id, ?profile, "proxy connected");
         let mut proxy = Proxy { profile, own: None };
         if self.catalog.state().is_synced() {

@@ -11,10 +11,10 @@ use crate::{
 
 fn publisher() -> Publisher {
     let (_, state) = watch::channel(Arc::default());
-    let (_, events) = mpsc::unbounded_channel();
+    let (_, changed) = mpsc::unbounded_channel();
     Publisher {
         state,
-        events,
+        changed,
         cache: SnapshotCache::new(),
         telemetry: Arc::new(Telemetry::new(&Registry::new()).unwrap()),
         warnings: warnings::channel().0,
@@ -96,4 +96,26 @@ fn only_proxies_that_a_change_concerns_get_a_new_snapshot() {
     let set = EndpointSet { endpoints: vec![endpoint("web-9", "127.64.0.4", None, Health::Ready)] };
     Arc::make_mut(&mut state.endpoints).insert(ServiceId::new("default", "web"), Arc::new(set));
     assert_eq!(concerned(&mut publisher, state), ["gateway~~n1", "sidecar~default~web-1"]);
+}
+
+#[test]
+fn a_proxy_that_comes_back_as_another_gets_what_it_needs_now() {
+    let mut publisher = publisher();
+    publisher.state_changed(Arc::new(small_mesh()));
+    publisher.connected(&sidecar("web-1"));
+    let before = publisher.proxies["sidecar~default~web-1"].own.clone();
+    let mut node = sidecar("web-1");
+    let address = Value { kind: Some(Kind::StringValue("127.64.0.99".into())) };
+    node.metadata.as_mut().unwrap().fields.insert("weft.pod_ip".into(), address);
+    publisher.connected(&node);
+    assert_ne!(publisher.proxies["sidecar~default~web-1"].own, before);
+}
+
+#[test]
+fn a_proxy_that_has_gone_again_is_not_kept() {
+    let mut publisher = publisher();
+    publisher.connected(&gateway());
+    // The cache knows of no stream, whatever the order of what was told.
+    publisher.proxy_changed("gateway~~n1");
+    assert!(publisher.proxies.is_empty());
 }
