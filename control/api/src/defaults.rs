@@ -42,6 +42,40 @@ pub fn on_create(res: &Resource, object: &mut Value) {
     }
 }
 
+/// What a changed object keeps from the old one where its writer leaves it out, because the server had set it.
+pub fn on_update(res: &Resource, new: &mut Value, old: &Value) {
+    match (res.group, res.kind) {
+        ("", "Service") => keep_allocated(new, old),
+        // Only the finalize sub-resource lets go of a namespace.
+        ("", "Namespace") => {
+            if let (Some(spec), Some(finalizers)) = (child(new, "spec"), old.pointer("/spec/finalizers")) {
+                spec["finalizers"] = finalizers.clone();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A Service keeps its addresses unless it becomes an ExternalName or says otherwise.
+fn keep_allocated(new: &mut Value, old: &Value) {
+    let external = |object: &Value| text_at(object, "/spec/type") == "ExternalName";
+    if external(new) || external(old) {
+        return;
+    }
+    let (Some(spec), Some(old_spec)) = (child(new, "spec"), old.get("spec")) else { return };
+    let address = text(old_spec, "clusterIP").to_owned();
+    if !address.is_empty() {
+        set_default_text(spec, "clusterIP", address);
+    }
+    if text(spec, "clusterIP") == text(old_spec, "clusterIP") {
+        for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if let Some(value) = old_spec.get(field) {
+                set_default(spec, field, value.clone());
+            }
+        }
+    }
+}
+
 fn set_status(object: &mut Value, status: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert("status".into(), status);

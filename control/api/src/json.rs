@@ -11,6 +11,9 @@ use visitor::{Seed, Seen};
 /// How deep a body may nest. Far above what any kind needs, far below what would exhaust a stack.
 const MAX_DEPTH: usize = 100;
 
+/// The same for YAML, whose parser takes some 20 kB of stack for each level in unoptimised builds.
+const MAX_YAML_DEPTH: usize = 50;
+
 /// What a body says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
@@ -50,14 +53,14 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError::Encoding)?;
     let mut seen = Seen::default();
-    let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_depth: MAX_DEPTH, flow_nesting_limit: MAX_DEPTH };
+    let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_depth: MAX_YAML_DEPTH, flow_nesting_limit: MAX_YAML_DEPTH };
     let options = serde_saphyr::options! {
         budget: budget,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         merge_keys: serde_saphyr::MergeKeyPolicy::AsOrdinary,
     };
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        Seed::root(&mut seen, MAX_DEPTH).deserialize(deserializer)
+        Seed::root(&mut seen, MAX_YAML_DEPTH).deserialize(deserializer)
     })
     .map_err(|error| ParseError::Yaml(first_line(&error.to_string())))?;
     Ok(Parsed { value, duplicates: seen.into_duplicates() })

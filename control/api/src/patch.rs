@@ -1,6 +1,7 @@
 //! The patch types of the Kubernetes API. All functions leave the target alone and return the result.
 
 mod json;
+mod list;
 mod strategic;
 
 pub use self::json::{MAX_COPIED_BYTES, MAX_OPERATIONS, json};

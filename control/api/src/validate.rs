@@ -18,6 +18,8 @@ pub use names::{
     is_dns_label, is_dns_label_1035, is_dns_subdomain, is_label_value, is_port_name, is_qualified_name,
 };
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::registry::Resource;
@@ -111,11 +113,9 @@ impl Errors {
         }
     }
 
-    fn unique<'a>(&mut self, path: impl Into<String>, value: &'a str, seen: &mut Vec<&'a str>) {
-        if seen.contains(&value) {
+    fn unique<'a>(&mut self, path: impl Into<String>, value: &'a str, seen: &mut HashSet<&'a str>) {
+        if !seen.insert(value) {
             self.add(FieldError::duplicate(path, value));
-        } else {
-            seen.push(value);
         }
     }
 }

@@ -119,6 +119,19 @@ fn new_pods_are_pending_and_tolerate_a_lost_node_for_a_while() {
 }
 
 #[test]
+fn services_keep_their_address_when_replaced() {
+    let services = registry::find("", "v1", "services").unwrap();
+    let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"]}});
+    let mut new = json!({"spec": {"ports": [{"port": 80}]}});
+    on_update(services, &mut new, &old);
+    assert_eq!(new["spec"]["clusterIP"], "10.96.0.9");
+    assert_eq!(new["spec"]["clusterIPs"], json!(["10.96.0.9"]));
+    let mut external = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
+    on_update(services, &mut external, &old);
+    assert!(external["spec"].get("clusterIP").is_none());
+}
+
+#[test]
 fn mistyped_objects_are_left_alone() {
     for resource in registry::all() {
         for object in
@@ -127,6 +140,7 @@ fn mistyped_objects_are_left_alone() {
             let mut object = object;
             apply(resource, &mut object);
             on_create(resource, &mut object);
+            on_update(resource, &mut object, &json!({"spec": {"clusterIP": "a", "finalizers": []}}));
         }
     }
 }

@@ -6,13 +6,16 @@
 //! - `$setElementOrder/FIELD: [..]`: order of the merged list;
 //! - `$deleteFromPrimitiveList/FIELD: [..]`: texts to remove from a merged list.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use crate::fields::{self, Field, Kind, Message};
+use super::list::{merge_list, ordered};
+use crate::fields::{self, Field, Message};
 use crate::registry::Resource;
 
-const PATCH: &str = "$patch";
+pub(super) const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const SET_ORDER: &str = "$setElementOrder/";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
@@ -25,7 +28,7 @@ pub fn strategic(res: &Resource, target: &Value, patch: &Value) -> Result<Value,
     merge_object(target.clone(), patch, fields::definition(res.definition)).map(Value::Object)
 }
 
-fn merge_object(
+pub(super) fn merge_object(
     mut target: Map<String, Value>,
     patch: &Map<String, Value>,
     schema: Option<&'static Message>,
@@ -49,7 +52,8 @@ fn merge_object(
             {
                 let field = schema.and_then(|s| s.by_name(list));
                 if let Some(Value::Array(items)) = target.get_mut(list) {
-                    *items = ordered(std::mem::take(items), order_of(patch, list)?, merge_key(field));
+                    let before = items.clone();
+                    *items = ordered(std::mem::take(items), &before, order_of(patch, list)?, field);
                 }
             } else if name != PATCH && name != RETAIN_KEYS && !name.starts_with(SET_ORDER) {
                 return Err(PatchError::Malformed(format!("unknown directive in patch: {name}")));
@@ -91,7 +95,8 @@ fn retain_keys(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> R
     let retained = retained
         .as_array()
         .ok_or_else(|| PatchError::Malformed("invalid patch format of retainKeys: expected a list".into()))?;
-    let is_retained = |name: &str| retained.iter().any(|r| r.as_str() == Some(name));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |name: &str| retained.contains(name);
     if let Some(extra) =
         patch.iter().find(|(name, value)| !name.starts_with('$') && !value.is_null() && !is_retained(name))
     {
@@ -109,6 +114,7 @@ fn delete_from_list(target: &mut Map<String, Value>, list: &str, doomed: &Value)
         .as_array()
         .ok_or_else(|| PatchError::Malformed(format!("{DELETE_FROM}{list} must be a list")))?;
     if let Some(Value::Array(items)) = target.get_mut(list) {
+        let doomed: HashSet<&Value> = doomed.iter().collect();
         items.retain(|item| !doomed.contains(item));
     }
     Ok(())
@@ -122,82 +128,8 @@ fn order_of<'p>(patch: &'p Map<String, Value>, list: &str) -> Result<Option<&'p 
     }
 }
 
-fn merge_key(field: Option<&'static Field>) -> Option<&'static str> {
-    field.and_then(|f| f.merge_key)
-}
-
-fn merge_list(
-    old: Vec<Value>,
-    new: &[Value],
-    order: Option<&[Value]>,
-    field: Option<&'static Field>,
-) -> Result<Vec<Value>, PatchError> {
-    let merged = match (merge_key(field), field.map(|f| f.kind)) {
-        (Some(key), Some(Kind::Message(_))) => {
-            merge_named(old.clone(), new, key, field.and_then(Field::message))?
-        }
-        _ => {
-            let mut merged = old.clone();
-            for item in new {
-                if !merged.contains(item) {
-                    merged.push(item.clone());
-                }
-            }
-            merged
-        }
-    };
-    Ok(match order {
-        Some(_) => ordered_after(merged, &old, order, merge_key(field)),
-        None => merged,
-    })
-}
-
-fn merge_named(
-    mut items: Vec<Value>,
-    patch: &[Value],
-    key: &'static str,
-    schema: Option<&'static Message>,
-) -> Result<Vec<Value>, PatchError> {
-    let objects = patch
-        .iter()
-        .map(|item| {
-            item.as_object().ok_or_else(|| PatchError::Malformed(format!("expected an object, got {item}")))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let directive = |item: &Map<String, Value>| item.get(PATCH).and_then(Value::as_str).map(str::to_owned);
-    if objects.iter().any(|item| directive(item).as_deref() == Some("replace")) {
-        return Ok(objects
-            .iter()
-            .filter(|item| directive(item).is_none())
-            .map(|item| Value::Object(without_directives(item)))
-            .collect());
-    }
-    for item in objects {
-        let name = item.get(key).ok_or_else(|| {
-            PatchError::Malformed(format!(
-                "map: {} does not contain declared merge key: {key}",
-                Value::Object(item.clone())
-            ))
-        })?;
-        let place = items.iter().position(|old| old.get(key) == Some(name));
-        match directive(item).as_deref() {
-            // Several items can share a merge key, as ports of two protocols do: all of them go.
-            Some("delete") => items.retain(|old| old.get(key) != Some(name)),
-            None | Some("merge") => match place.and_then(|place| items.get_mut(place)) {
-                Some(old) => {
-                    let fields = old.as_object_mut().map(std::mem::take).unwrap_or_default();
-                    *old = Value::Object(merge_object(fields, item, schema)?);
-                }
-                None => items.push(Value::Object(merge_object(Map::new(), item, schema)?)),
-            },
-            Some(other) => return Err(PatchError::Malformed(format!("unknown patch type found: {other}"))),
-        }
-    }
-    Ok(items)
-}
-
 /// An object of a patch that stands for itself: directives and nulls are gone.
-fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
     patch
         .iter()
         .filter(|(name, value)| !name.starts_with('$') && !value.is_null())
@@ -209,38 +141,4 @@ fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
             (name.clone(), value)
         })
         .collect()
-}
-
-fn ordered(items: Vec<Value>, order: Option<&[Value]>, key: Option<&'static str>) -> Vec<Value> {
-    let before = items.clone();
-    ordered_after(items, &before, order, key)
-}
-
-/// Brings the items that `order` names into its order; the others keep their places relative to the list as it was.
-fn ordered_after(
-    items: Vec<Value>,
-    before: &[Value],
-    order: Option<&[Value]>,
-    key: Option<&'static str>,
-) -> Vec<Value> {
-    let Some(order) = order else { return items };
-    let identity = |item: &Value| match key {
-        Some(key) => item.get(key).cloned().unwrap_or_default(),
-        None => item.clone(),
-    };
-    let wanted: Vec<Value> = order.iter().map(identity).collect();
-    let was: Vec<Value> = before.iter().map(identity).collect();
-    let (mut named, others): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| wanted.contains(&identity(item)));
-    named.sort_by_key(|item| wanted.iter().position(|w| *w == identity(item)));
-    let place = |item: &Value| was.iter().position(|w| *w == identity(item));
-    let mut merged = Vec::with_capacity(named.len() + others.len());
-    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
-    while let (Some(left), Some(right)) = (others.peek(), named.peek()) {
-        let other_first = matches!((place(left), place(right)), (Some(left), Some(right)) if left < right);
-        merged.extend(if other_first { others.next() } else { named.next() });
-    }
-    merged.extend(named);
-    merged.extend(others);
-    merged
 }

@@ -179,3 +179,15 @@ proptest! {
         let _ = json(&target, &patch);
     }
 }
+
+#[test]
+fn long_lists_merge_in_linear_time() {
+    let ports = |range: std::ops::Range<u32>| -> Vec<Value> {
+        range.map(|n| json!({"name": n.to_string()})).collect()
+    };
+    let target = spec(json!({"containers": ports(0..20_000)}));
+    let patch =
+        spec(json!({"containers": ports(10_000..30_000), "$setElementOrder/containers": ports(0..30_000)}));
+    let result = apply(target, patch).unwrap();
+    assert_eq!(result["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 30_000);
+}

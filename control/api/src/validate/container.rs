@@ -1,5 +1,7 @@
 //! Rules about one container.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::names::PORT_NAME_HINT;
@@ -11,7 +13,7 @@ const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
 
-pub(super) fn check(path: &str, container: &Value, volumes: &[&str], init: bool, errors: &mut Errors) {
+pub(super) fn check(path: &str, container: &Value, volumes: &HashSet<&str>, init: bool, errors: &mut Errors) {
     errors.dns_label(format!("{path}.name"), text(container, "name"));
     let image = text(container, "image");
     if image.is_empty() {
@@ -53,7 +55,7 @@ pub(super) fn check(path: &str, container: &Value, volumes: &[&str], init: bool,
 }
 
 fn ports(path: &str, container: &Value, errors: &mut Errors) {
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for (index, port) in items(container, "ports").iter().enumerate() {
         let path = format!("{path}.ports[{index}]");
         let name = text(port, "name");
@@ -148,23 +150,22 @@ fn resources(path: &str, container: &Value, errors: &mut Errors) {
     }
 }
 
-fn mounts(path: &str, container: &Value, volumes: &[&str], errors: &mut Errors) {
-    let mut paths = Vec::new();
+fn mounts(path: &str, container: &Value, volumes: &HashSet<&str>, errors: &mut Errors) {
+    let mut paths = HashSet::new();
     for (index, mount) in items(container, "volumeMounts").iter().enumerate() {
         let path = format!("{path}.volumeMounts[{index}]");
         let name = text(mount, "name");
         if name.is_empty() {
             errors.required(format!("{path}.name"), "");
-        } else if !volumes.contains(&name) {
+        } else if !volumes.contains(name) {
             errors.add(FieldError::not_found(format!("{path}.name"), name));
         }
         let target = text(mount, "mountPath");
         if target.is_empty() {
             errors.required(format!("{path}.mountPath"), "");
-        } else if paths.contains(&target) {
+        } else if !paths.insert(target) {
             errors.invalid(format!("{path}.mountPath"), target, "must be unique");
         }
-        paths.push(target);
         let sub_path = text(mount, "subPath");
         if sub_path.starts_with('/') {
             errors.invalid(format!("{path}.subPath"), sub_path, "must be a relative path");

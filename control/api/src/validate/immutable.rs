@@ -1,5 +1,7 @@
 //! What may not change.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, FieldError};
@@ -91,7 +93,7 @@ fn pod(new: &Value, old: &Value, errors: &mut Errors) {
             copy(container, before, "image");
         }
     }
-    let grows = items(old_spec, "tolerations").iter().all(|t| items(new_spec, "tolerations").contains(t));
+    let grows = contains_all(items(new_spec, "tolerations"), items(old_spec, "tolerations"));
     if grows {
         copy(&mut allowed, old_spec, "tolerations");
     }
@@ -109,14 +111,17 @@ fn pod(new: &Value, old: &Value, errors: &mut Errors) {
     }
     // A gate may be lifted while the pod is not bound yet.
     let gates = items(new_spec, "schedulingGates");
-    if text(old_spec, "nodeName").is_empty()
-        && gates.iter().all(|g| items(old_spec, "schedulingGates").contains(g))
-    {
+    if text(old_spec, "nodeName").is_empty() && contains_all(items(old_spec, "schedulingGates"), gates) {
         copy(&mut allowed, old_spec, "schedulingGates");
     }
     if &allowed != old_spec {
         errors.add(FieldError::forbidden("spec", POD));
     }
+}
+
+fn contains_all(list: &[Value], wanted: &[Value]) -> bool {
+    let list: HashSet<&Value> = list.iter().collect();
+    wanted.iter().all(|item| list.contains(item))
 }
 
 /// Gives `to` the value of `from`, or none if that has none.

@@ -1,5 +1,7 @@
 //! Rules about the small kinds.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::names::QUALIFIED_NAME_HINT;
@@ -56,7 +58,7 @@ pub(super) fn data(res: &Resource, object: &Value, errors: &mut Errors) {
 }
 
 pub(super) fn node(object: &Value, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (index, taint) in items_at(object, "/spec/taints").iter().enumerate() {
         let path = format!("spec.taints[{index}]");
         let (key, effect) = (text(taint, "key"), text(taint, "effect"));
@@ -67,10 +69,9 @@ pub(super) fn node(object: &Value, errors: &mut Errors) {
             errors.required(format!("{path}.effect"), "");
         }
         pod::effect(&format!("{path}.effect"), effect, errors);
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             errors.add(FieldError::duplicate(path, taint.clone()));
         }
-        seen.push((key, effect));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rules about pods and pod templates.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::names::{DNS_LABEL_HINT, DNS_SUBDOMAIN_HINT, QUALIFIED_NAME_HINT};
@@ -28,7 +30,7 @@ fn spec(path: &str, spec: &Value, restart_policies: &[&str], errors: &mut Errors
     if items(spec, "containers").is_empty() {
         errors.required(format!("{path}.containers"), "");
     }
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for list in ["containers", "initContainers"] {
         for (index, item) in items(spec, list).iter().enumerate() {
             let path = format!("{path}.{list}[{index}]");
@@ -70,8 +72,8 @@ fn spec(path: &str, spec: &Value, restart_policies: &[&str], errors: &mut Errors
 }
 
 /// Checks the volumes and returns their names.
-fn volumes<'a>(path: &str, spec: &'a Value, errors: &mut Errors) -> Vec<&'a str> {
-    let mut names = Vec::new();
+fn volumes<'a>(path: &str, spec: &'a Value, errors: &mut Errors) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
     for (index, volume) in items(spec, "volumes").iter().enumerate() {
         let path = format!("{path}.volumes[{index}]");
         let name = text(volume, "name");

@@ -1,5 +1,6 @@
 //! Rules about Services and EndpointSlices.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
@@ -55,8 +56,8 @@ pub(super) fn service(object: &Value, errors: &mut Errors) {
 
 fn service_ports(spec: &Value, errors: &mut Errors) {
     let ports = items(spec, "ports");
-    let mut names = Vec::new();
-    let mut numbers = Vec::new();
+    let mut names = HashSet::new();
+    let mut numbers = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
         let name = text(port, "name");
@@ -78,10 +79,9 @@ fn service_ports(spec: &Value, errors: &mut Errors) {
             errors.port(format!("{path}.nodePort"), int(port, "nodePort"));
         }
         let key = (int(port, "port"), text(port, "protocol"));
-        if numbers.contains(&key) {
+        if !numbers.insert(key) {
             errors.add(FieldError::duplicate(path, port.clone()));
         }
-        numbers.push(key);
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn endpoint_slice(object: &Value, errors: &mut Errors) {
             }
         }
     }
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for (index, port) in items(object, "ports").iter().enumerate() {
         let path = format!("ports[{index}]");
         let name = text(port, "name");
