@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use support::{FakeApi, eventually, get, greeter, pod, service, slice};
 use tokio_util::sync::CancellationToken;
@@ -165,6 +166,19 @@ async fn envoy_as_gateway_carries_requests_and_follows_readiness() {
     assert!(took < Duration::from_secs(1), "a change takes {took:?} to arrive");
     assert!(response.ends_with("hello") && response.contains("server: greeter"), "{response}");
     acknowledged(&mesh, "gateway~~n1", ResourceType::ClusterLoadAssignment, &["web.default:80"]).await;
+
+    // What it did comes back as the load of the pod.
+    let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/web-1/weft_requests_per_second";
+    let custom = mesh.metrics_api().remove(1).service;
+    let value = eventually("a load report of Envoy", || async {
+        get(gateway).await?;
+        let response = custom.answer(&http::Method::GET, path, None).await;
+        let body = response.into_body().collect().await.ok()?.to_bytes();
+        let list: Value = serde_json::from_slice(&body).ok()?;
+        list["items"][0]["value"].as_str().filter(|value| *value != "0").map(str::to_owned)
+    })
+    .await;
+    println!("load of the pod: {value} requests per second");
 
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), mesh.stopped()).await.expect("it ends after the shutdown");
