@@ -141,6 +141,6 @@ mod tests {
         let pod = paths.iter().find(|p| p.name == "/api/v1/namespaces/{namespace}/pods/{name}").unwrap();
         let patch = pod.value.as_ref().unwrap().patch.as_ref().unwrap();
         assert!(patch.consumes.contains(&"application/strategic-merge-patch+json".to_owned()));
-        assert_eq!(patch.parameters.len(), 4);
+        assert_eq!(patch.parameters.len(), 3);
     }
 }

@@ -11,7 +11,6 @@ const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
 ];
 
 /// Name, JSON type and meaning of a query parameter.
@@ -29,8 +28,6 @@ const FIELD_VALIDATION: Parameter = (
     "string",
     "How the server treats unknown and duplicate fields in the body. Valid values: Ignore, Warn, Strict.",
 );
-const FORCE: Parameter =
-    ("force", "boolean", "Take over fields that other managers own. Only for apply patches.");
 const LIST: &[Parameter] = &[
     ("allowWatchBookmarks", "boolean", "Ask for events of type BOOKMARK."),
     ("continue", "string", "Token of the previous page."),
@@ -123,8 +120,7 @@ impl Writer<'_> {
             out["put"] = self.write("put", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION], BODY_TYPES);
         }
         if self.resource.has_verb("patch") {
-            out["patch"] =
-                self.write("patch", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE], PATCH_TYPES);
+            out["patch"] = self.write("patch", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION], PATCH_TYPES);
         }
         if self.resource.has_verb("delete") {
             out["delete"] = self.delete("delete");
@@ -140,7 +136,7 @@ impl Writer<'_> {
                 "get" => ("get", &[], &[]),
                 "create" => ("post", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION], BODY_TYPES),
                 "update" => ("put", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION], BODY_TYPES),
-                "patch" => ("patch", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE], PATCH_TYPES),
+                "patch" => ("patch", &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION], PATCH_TYPES),
                 _ => continue,
             };
             out[method] = self.operation(&Operation {

@@ -42,7 +42,7 @@ fn kubectl_finds_kinds_merge_keys_and_parameters() {
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
     let names: Vec<&str> =
         patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
+    assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation"]);
 }
 
 #[test]
