@@ -160,12 +160,11 @@ def protobuf(root):
 
 
 def resolve(rust, module):
-    """The last path in a Rust type, as a definition."""
-    inner = re.findall(r"((?:super::)*(?:[a-z_0-9]+::)*[A-Z]\w*)", rust.replace("::core::option::Option", "").replace("::prost::alloc::vec::Vec", "").replace("::prost::alloc::string::String", "").replace("::prost::alloc::collections::BTreeMap", "").replace("::prost::alloc::boxed::Box", ""))[-1]
-    parts = inner.split("::")
-    ups = sum(1 for p in parts if p == "super")
-    base = module[: len(module) - ups] if ups else (module if len(parts) == 1 else module)
-    return ".".join(base + parts[ups:])
+    """The type inside options, vectors, boxes and maps, as a definition."""
+    inner = re.sub(r"::(?:core|prost)::(?:\w+::)*[A-Z]\w*", "", rust)
+    parts = re.findall(r"(?:super::)*(?:[a-z_0-9]+::)*[A-Z]\w*", inner)[-1].split("::")
+    ups = parts.count("super")
+    return ".".join(module[: len(module) - ups] + parts[ups:])
 
 
 def main():

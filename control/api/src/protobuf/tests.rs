@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::{defaults, registry, schema, validate};
 
 /// `runtime.Unknown` around an object, for short inputs.
 fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
@@ -88,9 +89,8 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
-#[test]
-fn what_kubectl_sends_decodes_to_what_it_prints() {
-    for (name, body, expected) in [
+fn goldens() -> [(&'static str, &'static [u8], &'static str); 14] {
+    [
         golden!("namespace"),
         golden!("deployment"),
         golden!("configmap"),
@@ -105,9 +105,31 @@ fn what_kubectl_sends_decodes_to_what_it_prints() {
         golden!("can-i-list"),
         golden!("whoami"),
         golden!("token"),
-    ] {
+    ]
+}
+
+#[test]
+fn what_kubectl_sends_decodes_to_what_it_prints() {
+    for (name, body, expected) in goldens() {
         let mut expected: Value = serde_json::from_str(expected).unwrap();
         without_nulls(&mut expected);
         assert_eq!(decode(body).unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_kubectl_sends_passes_the_checks_of_its_kind() {
+    for (name, body, _) in goldens() {
+        let mut object = decode(body).unwrap();
+        let (group, version) = split_api_version(object["apiVersion"].as_str().unwrap());
+        let Some(resource) = registry::by_kind(group, version, object["kind"].as_str().unwrap()) else {
+            continue;
+        };
+        assert_eq!(schema::check(resource, &object), schema::SchemaReport::default(), "{name}");
+        defaults::apply(resource, &mut object);
+        assert_eq!(validate::create(resource, &object), [], "{name}");
+        object["metadata"]["uid"] = "u".into();
+        defaults::on_create(resource, &mut object);
+        assert_eq!(schema::check(resource, &object), schema::SchemaReport::default(), "{name}");
     }
 }
