@@ -161,7 +161,7 @@ def protobuf(root):
 
 def resolve(rust, module):
     """The type inside options, vectors, boxes and maps, as a definition."""
-    inner = re.sub(r"::(?:core|prost)::(?:\w+::)*[A-Z]\w*", "", rust)
+    inner = re.sub(r"(?<!\w)::(?:core|prost)::(?:\w+::)*[A-Z]\w*", "", rust)
     parts = re.findall(r"(?:super::)*(?:[a-z_0-9]+::)*[A-Z]\w*", inner)[-1].split("::")
     ups = parts.count("super")
     return ".".join(module[: len(module) - ups] + parts[ups:])
