@@ -1,8 +1,9 @@
 //! Serves what the mesh control answers under the API server's address.
 
+use http::Request;
 use http_body_util::BodyExt as _;
-use tower::{ServiceExt as _, util::BoxCloneSyncService};
-use weft_apiserver::{AggregatedResource, ApiServer};
+use tower::{ServiceExt, util::BoxCloneSyncService};
+use weft_apiserver::{AggregatedResource, ApiServer, Body};
 use weft_mesh::metrics_api::AggregatedApi;
 
 /// Hands the requests of one API group to the mesh control. Each side has its own words for the same thing, since
@@ -19,8 +20,8 @@ pub(super) fn aggregate(api: &ApiServer, aggregated: AggregatedApi) {
             verbs: resource.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
         })
         .collect();
-    let service = aggregated.service.map_response(|response: http::Response<_>| {
-        response.map(|body| http_body_util::Full::map_err(body, |never| match never {}).boxed_unsync())
+    let service = ServiceExt::<Request<Body>>::map_response(aggregated.service, |response| {
+        response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
     });
     api.aggregate(aggregated.group, aggregated.version, resources, BoxCloneSyncService::new(service));
 }

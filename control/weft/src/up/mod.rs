@@ -191,9 +191,9 @@ fn agent_config(
 }
 
 fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("cannot read the host's name")?;
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
     // A node's name is a DNS name in lower case; hosts are named more freely.
-    let name = name.to_string_lossy().to_lowercase().replace('_', "-");
+    let name = name.trim().to_lowercase().replace('_', "-");
     Ok(if name.is_empty() { "localhost".to_owned() } else { name })
 }
 

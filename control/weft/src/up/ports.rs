@@ -18,6 +18,8 @@ use crate::cli::UpArgs;
 /// port of that range on loopback, while nobody listens, ends up connected to itself; and below the gateway's ports.
 const FREE_PORTS: std::ops::Range<u16> = 10_240..19_999;
 
+const FILE: &str = "ports.json";
+
 /// The addresses of one start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ports {
@@ -25,6 +27,13 @@ pub(super) struct Ports {
     pub(super) xds: SocketAddr,
     pub(super) dns: SocketAddr,
     pub(super) metrics: SocketAddr,
+}
+
+/// Chooses one address after the other.
+#[derive(Debug, Default)]
+struct Chooser {
+    /// Nobody listens there yet, but they are spoken for.
+    chosen: Vec<SocketAddr>,
 }
 
 /// Whether UDP must be free as well.
@@ -41,22 +50,18 @@ impl Ports {
     pub(super) fn choose(args: &UpArgs, data_dir: &Path) -> anyhow::Result<Self> {
         let last = Self::load(data_dir)?;
         let last = last.as_ref();
+        let mut chooser = Chooser::default();
+        let (tcp, both) = (Transport::Tcp, Transport::TcpAndUdp);
         Ok(Self {
-            api: choose("--api-listen", args.api_listen, last.map(|it| it.api), 6443, Transport::Tcp)?,
-            xds: choose("--xds-listen", args.xds_listen, last.map(|it| it.xds), 15_010, Transport::Tcp)?,
-            dns: choose(
-                "--dns-listen",
-                args.dns_listen,
-                last.map(|it| it.dns),
-                15_053,
-                Transport::TcpAndUdp,
-            )?,
-            metrics: choose(
+            api: chooser.choose("--api-listen", args.api_listen, last.map(|it| it.api), 6443, tcp)?,
+            xds: chooser.choose("--xds-listen", args.xds_listen, last.map(|it| it.xds), 15_010, tcp)?,
+            dns: chooser.choose("--dns-listen", args.dns_listen, last.map(|it| it.dns), 15_053, both)?,
+            metrics: chooser.choose(
                 "--metrics-listen",
                 args.metrics_listen,
                 last.map(|it| it.metrics),
                 15_014,
-                Transport::Tcp,
+                tcp,
             )?,
         })
     }
@@ -79,33 +84,39 @@ impl Ports {
     }
 }
 
-const FILE: &str = "ports.json";
+// === impl Chooser ===
 
-fn choose(
-    flag: &str,
-    given: Option<SocketAddr>,
-    last: Option<SocketAddr>,
-    default: u16,
-    transport: Transport,
-) -> anyhow::Result<SocketAddr> {
-    if let Some(address) = given.filter(|address| address.port() != 0) {
-        if !is_free(address, transport) {
-            bail!("{flag} {address} is in use or is not an address of this machine");
-        }
-        return Ok(address);
+impl Chooser {
+    fn choose(
+        &mut self,
+        flag: &str,
+        given: Option<SocketAddr>,
+        last: Option<SocketAddr>,
+        default: u16,
+        transport: Transport,
+    ) -> anyhow::Result<SocketAddr> {
+        let free = |address: &SocketAddr| !self.chosen.contains(address) && is_free(*address, transport);
+        let chosen = match given.filter(|address| address.port() != 0) {
+            Some(address) if free(&address) => address,
+            Some(address) => bail!("{flag} {address} is in use or is not an address of this machine"),
+            None => {
+                let ip = given.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+                let default = given.is_none().then_some(SocketAddr::new(ip, default));
+                // Spread by the process id, so that two starts at the same moment do not walk the same ports.
+                let count = FREE_PORTS.end - FREE_PORTS.start;
+                let start = (std::process::id() % u32::from(count)) as u16;
+                let others = (0..count).map(|step| FREE_PORTS.start + (start + step) % count);
+                last.filter(|last| last.ip() == ip)
+                    .into_iter()
+                    .chain(default)
+                    .chain(others.map(|port| SocketAddr::new(ip, port)))
+                    .find(free)
+                    .with_context(|| format!("{flag}: no free port on {ip}"))?
+            }
+        };
+        self.chosen.push(chosen);
+        Ok(chosen)
     }
-    let ip = given.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
-    let default = given.is_none().then_some(SocketAddr::new(ip, default));
-    // Spread by the process id, so that two starts at the same moment do not walk the same ports.
-    let count = FREE_PORTS.end - FREE_PORTS.start;
-    let start = (std::process::id() % u32::from(count)) as u16;
-    let others = (0..count).map(|step| FREE_PORTS.start + (start + step) % count);
-    last.filter(|last| last.ip() == ip)
-        .into_iter()
-        .chain(default)
-        .chain(others.map(|port| SocketAddr::new(ip, port)))
-        .find(|address| is_free(*address, transport))
-        .with_context(|| format!("{flag}: no free port on {ip}"))
 }
 
 fn is_free(address: SocketAddr, transport: Transport) -> bool {
@@ -124,7 +135,8 @@ mod tests {
     fn a_port_that_was_asked_for_is_taken_or_refused_but_never_replaced() {
         let taken = TcpListener::bind(local(0)).unwrap();
         let address = taken.local_addr().unwrap();
-        let error = choose("--api-listen", Some(address), None, 1, Transport::Tcp).unwrap_err();
+        let error =
+            Chooser::default().choose("--api-listen", Some(address), None, 1, Transport::Tcp).unwrap_err();
         assert!(error.to_string().contains("--api-listen"), "{error}");
     }
 
@@ -132,9 +144,20 @@ mod tests {
     fn the_last_port_comes_first_and_a_taken_default_is_replaced() {
         let taken = TcpListener::bind(local(0)).unwrap();
         let default = taken.local_addr().unwrap().port();
-        let chosen = choose("--x", None, None, default, Transport::TcpAndUdp).unwrap();
+        let choose = |given, last, transport| {
+            Chooser::default().choose("--x", given, last, default, transport).unwrap()
+        };
+        let chosen = choose(None, None, Transport::TcpAndUdp);
         assert!(FREE_PORTS.contains(&chosen.port()));
-        assert_eq!(choose("--x", None, Some(chosen), default, Transport::Tcp).unwrap(), chosen);
-        assert_eq!(choose("--x", Some(local(0)), Some(chosen), default, Transport::Tcp).unwrap(), chosen);
+        assert_eq!(choose(None, Some(chosen), Transport::Tcp), chosen);
+        assert_eq!(choose(Some(local(0)), Some(chosen), Transport::Tcp), chosen);
+    }
+
+    #[test]
+    fn no_port_is_given_out_twice() {
+        let mut chooser = Chooser::default();
+        let any = Some(local(0));
+        let first = chooser.choose("--x", any, None, 1, Transport::Tcp).unwrap();
+        assert_ne!(chooser.choose("--y", any, Some(first), 1, Transport::Tcp).unwrap(), first);
     }
 }
