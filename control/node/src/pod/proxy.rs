@@ -1,0 +1,170 @@
+//! The pod's sidecar: first to start, last to stop.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use weft_api::mesh::{ADMIN_PORT, ProxyId, SIDECAR_UID, TrafficMode};
+
+use super::{
+    decide::{Decision, Latest, decide, restarts},
+    status::RestartPolicy,
+    worker::{SyncError, Worker},
+};
+use crate::{
+    agent::events::Severity,
+    runtime::{
+        Container, ContainerSpec, ImageError, Limits, Mount, PullPolicy, Role, RuntimeError, Sandbox,
+        Security,
+    },
+    sidecar::{Admin, BootstrapInputs, CONTAINER, bootstrap, wanted},
+};
+
+/// How often a sidecar that is late is asked again.
+const LATE_POLL: std::time::Duration = std::time::Duration::from_millis(200);
+const IMAGE: &str = "weft.dev/proxy:latest";
+const BOOTSTRAP: &str = "bootstrap.json";
+/// Where a container sees its bootstrap file.
+const BOOTSTRAP_MOUNT: &str = "/etc/weft/bootstrap.json";
+
+impl Worker {
+    /// Sees to it that the sidecar runs. `true`: it serves, or the pod has none.
+    ///
+    /// With `wait` the call lasts until it serves or is late; that is for pods of which nothing else runs yet.
+    pub(super) async fn ensure_sidecar(
+        &mut self,
+        pod: &Pod,
+        sandbox: &Sandbox,
+        records: &[Container],
+        wait: bool,
+    ) -> Result<bool, SyncError> {
+        if !wanted(pod) {
+            return Ok(true);
+        }
+        let latest = Latest::find(records, &self.pod.uid, Role::Sidecar, CONTAINER, None);
+        let latest_container = latest.as_ref().map(|latest| latest.container.clone());
+        let always = restarts(RestartPolicy::Always, Role::Sidecar);
+        let container =
+            match decide(CONTAINER, IMAGE, latest.as_ref(), always, &mut self.backoff, Timestamp::now()) {
+                Decision::Keep | Decision::Replace | Decision::Done => latest_container,
+                Decision::Start { attempt } => self.start_sidecar(pod, sandbox, attempt).await?,
+                Decision::Wait { until } => {
+                    self.look_again_at(until);
+                    None
+                }
+            };
+        let Some(container) = container.filter(Container::is_running) else {
+            self.ready_sidecar = None;
+            return Ok(false);
+        };
+        if self.ready_sidecar.as_ref() == Some(&container.id) {
+            return Ok(true);
+        }
+        let admin = Admin::new(SocketAddr::from((sandbox.sidecar_ip, ADMIN_PORT)));
+        let bound = if wait { self.ctx.timing.sidecar_ready } else { std::time::Duration::ZERO };
+        // Also ends when the sidecar itself does, which the next look sees.
+        let ended = async {
+            while self.sidecar_runs(&container).await {
+                tokio::time::sleep(LATE_POLL).await;
+            }
+            false
+        };
+        let waiting = async {
+            tokio::select! {
+                ready = admin.until_ready(bound) => ready,
+                ended = ended => ended,
+            }
+        };
+        match self.unless_ending(waiting).await {
+            Some(true) => {
+                self.ready_sidecar = Some(container.id);
+                Ok(true)
+            }
+            Some(false) => {
+                if wait && self.first_time("late sidecar") {
+                    let text = format!(
+                        "sidecar is not ready after {bound:?}; is the mesh control service reachable?"
+                    );
+                    self.ctx.events.pod(pod, None, Severity::Warning, "Unhealthy", text);
+                }
+                self.look_again_in(LATE_POLL);
+                Ok(false)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn sidecar_runs(&self, container: &Container) -> bool {
+        match self.ctx.runtime.containers(&self.pod.uid).await {
+            Ok(records) => records.iter().any(|record| record.id == container.id && record.is_running()),
+            Err(_) => true,
+        }
+    }
+
+    async fn start_sidecar(
+        &mut self,
+        pod: &Pod,
+        sandbox: &Sandbox,
+        attempt: u32,
+    ) -> Result<Option<Container>, SyncError> {
+        let runtime = self.ctx.runtime.clone();
+        let redirect = runtime.traffic() == TrafficMode::Redirect;
+        let host = if redirect { Ipv4Addr::UNSPECIFIED } else { sandbox.sidecar_ip };
+        let file = bootstrap(&BootstrapInputs {
+            id: ProxyId::Sidecar { namespace: self.pod.namespace.clone(), pod: self.pod.name.clone() },
+            node: self.ctx.node.name.clone(),
+            traffic: runtime.traffic(),
+            pod: Some((sandbox.pod_ip, sandbox.sidecar_ip)),
+            admin: SocketAddr::from((host, ADMIN_PORT)),
+            ads: self.ctx.ads.clone(),
+        });
+        let directory = self.ctx.pod_dir(&self.pod.uid);
+        let path = directory.join(BOOTSTRAP);
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::write(&path, file.to_string()))
+            .map_err(SyncError::Bootstrap)?;
+        let image = match runtime.ensure_image(IMAGE, PullPolicy::Never, &|| {}).await {
+            Ok(image) => image,
+            Err(ImageError::Runtime(error)) => return Err(error.into()),
+            Err(error) => return Err(RuntimeError::Failed(error.to_string()).into()),
+        };
+        let seen = if redirect { BOOTSTRAP_MOUNT.to_owned() } else { path.to_string_lossy().into_owned() };
+        let args = ["-c".to_owned(), seen, "--concurrency".into(), self.ctx.sidecar_concurrency.to_string()];
+        let spec = ContainerSpec {
+            name: CONTAINER.into(),
+            role: Role::Sidecar,
+            attempt,
+            image,
+            command: Vec::new(),
+            args: args.into(),
+            env: Vec::new(),
+            working_dir: None,
+            mounts: if redirect {
+                vec![Mount { source: path, target: BOOTSTRAP_MOUNT.into(), read_only: true }]
+            } else {
+                Vec::new()
+            },
+            limits: Limits::default(),
+            security: Security {
+                // By its user the capture rules tell the sidecar's own traffic from the pod's.
+                user: redirect.then_some(SIDECAR_UID),
+                group: redirect.then_some(SIDECAR_UID),
+                ..Security::default()
+            },
+        };
+        let container = runtime.start(sandbox, &spec).await?;
+        match container.exit() {
+            None => tracing::debug!(attempt, "sidecar started"),
+            Some(exit) => {
+                let text = format!(
+                    "sidecar cannot be started: {}",
+                    exit.error.as_deref().unwrap_or("it ended at once")
+                );
+                self.ctx.events.pod(pod, None, Severity::Warning, "Failed", text);
+                self.look_again_in(LATE_POLL);
+            }
+        }
+        self.forget_old(Role::Sidecar, CONTAINER, attempt).await?;
+        Ok(Some(container))
+    }
+}

@@ -1,0 +1,232 @@
+//! The end of a pod, in phases: hooks and drain side by side, then SIGTERM, then SIGKILL, the sidecar last of all.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
+use kube::api::{DeleteParams, Preconditions};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use weft_api::mesh::ADMIN_PORT;
+
+use super::{
+    containers::spec_of,
+    hooks,
+    probe::Checker,
+    worker::{SyncError, Worker},
+};
+use crate::{
+    agent::events::Severity,
+    runtime::{Container, Role, Runtime, RuntimeError, Sandbox},
+    sidecar::Admin,
+};
+
+/// Kubernetes' default grace period.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+/// What a sidecar gets to stop; it has nothing left to do by then.
+const SIDECAR_GRACE: Duration = Duration::from_secs(2);
+/// How often a container that was told to stop is looked at.
+const STOP_POLL: Duration = Duration::from_millis(10);
+
+impl Worker {
+    /// Ends a pod whose object is marked for deletion, and lets the object go.
+    pub(super) async fn terminate(&mut self, pod: &Arc<Pod>) -> Result<(), SyncError> {
+        let abandoned = self.abandoned();
+        let work = async {
+            let runtime = self.ctx.runtime.clone();
+            let records = runtime.containers(&self.pod.uid).await?;
+            let running = records.into_iter().filter(Container::is_running).collect();
+            self.stop_all(Some(pod), running, deletion_grace(pod), true).await?;
+            self.probers.clear();
+            let records = runtime.containers(&self.pod.uid).await?;
+            let sandbox = runtime.sandbox(&self.pod).await?;
+            self.stopping_for_good = true;
+            self.report(pod, sandbox.as_ref(), &records, true).await?;
+            self.let_go().await
+        };
+        // A forced deletion must not wait for the grace period of the one before.
+        tokio::select! {
+            result = work => result,
+            () = abandoned => Ok(()),
+        }
+    }
+
+    /// The agent stops for good: the containers end, their pod stays and starts again with the next agent.
+    pub(super) async fn stop_for_good(&mut self) -> Result<(), SyncError> {
+        let runtime = self.ctx.runtime.clone();
+        let records = runtime.containers(&self.pod.uid).await?;
+        let running: Vec<Container> = records.into_iter().filter(Container::is_running).collect();
+        let pod = self.followed.clone();
+        let grace = self.ctx.timing.stop_grace;
+        let grace = pod.as_ref().map_or(grace, |pod| grace_of(pod).min(grace));
+        let any = !running.is_empty();
+        self.stop_all(pod.as_deref(), running, grace, false).await?;
+        if let (Some(pod), true) = (pod, any) {
+            let records = runtime.containers(&self.pod.uid).await?;
+            let sandbox = runtime.sandbox(&self.pod).await?;
+            self.probers.clear();
+            // The API server may be on its way out as well; what is not reported now is found at the next start.
+            if let Err(error) = self.report(&pod, sandbox.as_ref(), &records, false).await {
+                tracing::debug!(error = weft_kit::error::chain(&error), "the last status was not reported");
+            }
+        }
+        runtime.remove_pod(&self.pod.uid).await?;
+        Ok(())
+    }
+
+    /// The object is gone: whatever is left goes too.
+    pub(super) async fn erase(&mut self) -> Result<(), SyncError> {
+        self.probers.clear();
+        self.ctx.runtime.remove_pod(&self.pod.uid).await?;
+        let directory = self.ctx.pod_dir(&self.pod.uid);
+        match tokio::fs::remove_dir_all(&directory).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::io(format!("remove {}", directory.display()))(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn let_go(&self) -> Result<(), SyncError> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            // A pod of the same name that was made meanwhile is not ours to delete.
+            preconditions: Some(Preconditions {
+                uid: Some(self.pod.uid.to_string()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.ctx.api(&self.pod.namespace).delete(&self.pod.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(SyncError::Api { action: "delete", source }),
+        }
+    }
+
+    /// Stops `running` and, after all others, the sidecar among them. With `drain` the pod's clients get a moment to
+    /// go elsewhere before the first SIGTERM.
+    pub(super) async fn stop_all(
+        &self,
+        pod: Option<&Pod>,
+        running: Vec<Container>,
+        grace: Duration,
+        drain: bool,
+    ) -> Result<(), SyncError> {
+        let (sidecars, apps): (Vec<_>, Vec<_>) =
+            running.into_iter().partition(|container| container.role == Role::Sidecar);
+        let runtime = &self.ctx.runtime;
+        let deadline = Instant::now() + grace;
+        if !apps.is_empty() {
+            let sandbox = runtime.sandbox(&self.pod).await?;
+            for container in &apps {
+                if let Some(pod) = pod {
+                    let text = format!("Stopping container {}", container.name);
+                    self.ctx.events.pod(pod, Some(&container.name), Severity::Normal, "Killing", text);
+                }
+            }
+            let hooks = futures::future::join_all(
+                apps.iter().map(|container| self.pre_stop(pod, sandbox.as_ref(), container, deadline)),
+            );
+            let drained = async {
+                if let (true, Some(sandbox), false) = (drain, &sandbox, sidecars.is_empty()) {
+                    self.drain(sandbox, deadline).await;
+                }
+            };
+            tokio::join!(hooks, drained);
+            let stops = apps.iter().map(|container| stop_container(&**runtime, container, deadline));
+            for result in futures::future::join_all(stops).await {
+                result?;
+            }
+        }
+        for sidecar in &sidecars {
+            stop_container(&**runtime, sidecar, Instant::now() + SIDECAR_GRACE.min(grace)).await?;
+        }
+        Ok(())
+    }
+
+    async fn pre_stop(
+        &self,
+        pod: Option<&Pod>,
+        sandbox: Option<&Sandbox>,
+        container: &Container,
+        deadline: Instant,
+    ) {
+        let (Some(pod), Some(sandbox)) = (pod, sandbox) else { return };
+        let Some(spec) = spec_of(pod, &container.name) else { return };
+        let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+        let checker = self.checker(sandbox, container, spec);
+        if let Some(text) = run_hook(&checker, hook, deadline).await {
+            self.ctx.events.pod(pod, Some(&container.name), Severity::Warning, "FailedPreStopHook", text);
+        }
+    }
+
+    /// The deletion mark has taken the pod out of its services; what this waits for is that everybody noticed and that
+    /// the last requests are answered. The sidecar meanwhile tells clients that reuse connections to leave.
+    async fn drain(&self, sandbox: &Sandbox, deadline: Instant) {
+        let timing = &self.ctx.timing;
+        let admin = Admin::new(SocketAddr::from((sandbox.sidecar_ip, ADMIN_PORT)));
+        let begun = Instant::now();
+        if let Err(error) = admin.drain().await {
+            tracing::debug!(error = weft_kit::error::chain(&error), "the sidecar does not drain");
+        }
+        sleep_until((begun + timing.drain_settle).min(deadline)).await;
+        // A second is kept back for the application's own end.
+        let last =
+            deadline.checked_sub(Duration::from_secs(1)).unwrap_or(deadline).min(begun + timing.drain_max);
+        let bound = last.saturating_duration_since(Instant::now());
+        if !admin.until_idle(bound).await {
+            tracing::warn!(?bound, "requests are still in progress, stopping the pod all the same");
+        }
+    }
+}
+
+/// Runs a hook if there is one; what went wrong, if anything did.
+pub(super) async fn run_hook(
+    checker: &Checker,
+    hook: Option<&LifecycleHandler>,
+    deadline: Instant,
+) -> Option<String> {
+    match timeout_at(deadline, hooks::run(checker, hook?)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(format!("PreStopHook failed: {}", failure.0)),
+        Err(_) => Some("PreStopHook did not end within the grace period".into()),
+    }
+}
+
+/// SIGTERM, the rest of the grace period, SIGKILL.
+pub(super) async fn stop_container(
+    runtime: &dyn Runtime,
+    container: &Container,
+    deadline: Instant,
+) -> Result<(), RuntimeError> {
+    if Instant::now() < deadline {
+        runtime.stop(container).await?;
+        while Instant::now() < deadline {
+            if !runs(runtime, container).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    }
+    if runs(runtime, container).await? {
+        tracing::info!(container = container.name, "grace period is over, killing the container");
+        runtime.kill(container).await?;
+    }
+    Ok(())
+}
+
+async fn runs(runtime: &dyn Runtime, container: &Container) -> Result<bool, RuntimeError> {
+    let records = runtime.containers(&container.pod).await?;
+    Ok(records.iter().any(|record| record.id == container.id && record.is_running()))
+}
+
+/// The grace period that a pod asks for.
+pub(super) fn grace_of(pod: &Pod) -> Duration {
+    let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs)
+}
+
+/// The grace period that whoever deleted it asked for.
+fn deletion_grace(pod: &Pod) -> Duration {
+    let seconds = pod.metadata.deletion_grace_period_seconds;
+    seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or_else(|| grace_of(pod), Duration::from_secs)
+}
