@@ -43,7 +43,11 @@ pub(crate) async fn change(
         check_identity(resource, name, &new, &old)?;
         admission::prepare_update(resource, part, &mut new, &old);
         let reservation = admission::allocate_update(&context.app.services, resource, &mut new, &old)?;
-        let errors = validate::update(resource, &new, &old);
+        // The node of a pod cannot be updated, only bound: a binding changes it and nothing that a client says.
+        let errors = match part {
+            Part::Binding => Vec::new(),
+            _ => validate::update(resource, &new, &old),
+        };
         if !errors.is_empty() {
             return Err(Status::invalid(resource, name, errors));
         }
