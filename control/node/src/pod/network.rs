@@ -45,7 +45,7 @@ impl Worker {
             let patch = json!({"metadata": {"uid": self.pod.uid.as_str(), "annotations": {SIDECAR_ADDRESS: address}}});
             self.ctx
                 .api(&self.pod.namespace)
-                .patch_metadata(&self.pod.name, &PatchParams::default(), &Patch::Merge(&patch))
+                .patch_status(&self.pod.name, &PatchParams::default(), &Patch::Merge(&patch))
                 .await
                 .map_err(|source| SyncError::Api { action: "annotate", source })?;
         }
