@@ -35,6 +35,20 @@ impl Context {
         self.path.name.as_deref().ok_or_else(Status::method_not_allowed)
     }
 
+    /// Refuses a node's agent every change of its pods that is neither of the status nor of labels and annotations.
+    pub(crate) fn check_pod_change(&self, new: &Value, old: &Value) -> Result<(), Status> {
+        let same = |part: &str, field: &str| new[part].get(field) == old[part].get(field);
+        let kept = new.get("spec") == old.get("spec")
+            && same("metadata", "finalizers")
+            && same("metadata", "ownerReferences");
+        if self.decision != Decision::OwnPodsOnly || kept {
+            return Ok(());
+        }
+        let name = new["metadata"]["name"].as_str().unwrap_or_default();
+        let why = "a node can only change the status, the labels and the annotations of its pods";
+        Err(Status::forbidden(self.resource, name, why))
+    }
+
     /// Refuses a node's agent a pod of another node.
     pub(crate) fn check_pod(&self, pod: &Value) -> Result<(), Status> {
         if self.decision != Decision::OwnPodsOnly || pod["spec"]["nodeName"].as_str() == self.identity.node()

@@ -94,7 +94,8 @@ fn decide_node(node: &str, action: Action<'_>) -> Decision {
         ("leases", "update" | "patch" | "delete") => namespace == "kube-node-lease" && name == node,
         ("events", "create" | "update" | "patch") => true,
         ("tokenreviews", "create") => true,
-        ("pods", "update" | "patch") if subresource == "status" => return Decision::OwnPodsOnly,
+        // Of a pod's main part, labels and annotations only; whoever has both states at hand checks it.
+        ("pods", "update" | "patch") if matches!(subresource, "" | "status") => return Decision::OwnPodsOnly,
         ("pods", "delete") if subresource.is_empty() => return Decision::OwnPodsOnly,
         _ => false,
     };

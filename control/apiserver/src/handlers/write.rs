@@ -42,6 +42,9 @@ pub(crate) async fn change(
         convert::to_storage(resource, &mut new);
         check_identity(resource, name, &new, &old)?;
         admission::prepare_update(resource, part, &mut new, &old);
+        if resource.plural == "pods" {
+            context.check_pod_change(&new, &old)?;
+        }
         let reservation = admission::allocate_update(&context.app.services, resource, &mut new, &old)?;
         // The node of a pod cannot be updated, only bound: a binding changes it and nothing that a client says.
         let errors = match part {

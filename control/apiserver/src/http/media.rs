@@ -54,11 +54,8 @@ impl Accepted<'_> {
     }
 
     fn is_json(&self) -> bool {
-        matches!(self.media.as_str(), "application/json" | "application/*" | "*/*")
-    }
-
-    fn is_refused(&self) -> bool {
-        self.parameter("q").is_some_and(|q| q.parse() == Ok(0.0))
+        let refused = self.parameter("q").is_some_and(|q| q.parse() == Ok(0.0));
+        !refused && matches!(self.media.as_str(), "application/json" | "application/*" | "*/*")
     }
 }
 
@@ -73,7 +70,6 @@ fn accepted(headers: &HeaderMap) -> Vec<Accepted<'_>> {
             let media = parts.next().unwrap_or_default().to_ascii_lowercase();
             Accepted { media, parameters: parts.filter_map(|part| part.split_once('=')).collect() }
         })
-        .filter(|accepted| !accepted.is_refused())
         .collect()
 }
 
