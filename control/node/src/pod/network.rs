@@ -28,7 +28,7 @@ impl Worker {
             runtime.kill(container).await?;
         }
         self.annotated = false;
-        Ok(runtime.ensure_sandbox(&self.pod).await?)
+        Ok(runtime.ensure_sandbox(&self.pod, crate::sidecar::wanted(pod)).await?)
     }
 
     /// Lets the mesh know where the pod's sidecar accepts what is meant for the pod.

@@ -45,8 +45,8 @@ pub(crate) trait Runtime: Send + Sync + fmt::Debug {
     /// Every pod of which anything exists here, its files and network included.
     async fn pods(&self) -> Result<Vec<PodRef>, RuntimeError>;
 
-    /// Makes the pod's network, or returns the one that it has.
-    async fn ensure_sandbox(&self, pod: &PodRef) -> Result<Sandbox, RuntimeError>;
+    /// Makes the pod's network, or returns the one that it has. Without a sidecar its traffic is left alone.
+    async fn ensure_sandbox(&self, pod: &PodRef, sidecar: bool) -> Result<Sandbox, RuntimeError>;
 
     /// The pod's network if it has one that works.
     async fn sandbox(&self, pod: &PodRef) -> Result<Option<Sandbox>, RuntimeError>;

@@ -51,7 +51,7 @@ impl Cluster {
         let (cert_pem, key_pem) = pki.issue_server(&["127.0.0.1", "localhost"]).expect("a certificate");
         let tls = NodeTls { cert_pem, key_pem, client_ca_pem: pki.ca_pem().to_owned() };
         let ads = AdsAddress { host: "127.0.0.1".into(), port: 1 };
-        let client = self.server.client(&format!("system:node:{node}"), &["system:masters"]);
+        let client = self.server.client(&format!("system:node:{node}"), &["system:nodes"]);
         let shim = env!("CARGO_BIN_EXE_weft-shim");
         let mut config =
             AgentConfig::new(node, client, self.directory.path().join(directory), ads, tls, shim);

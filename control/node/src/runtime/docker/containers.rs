@@ -9,7 +9,7 @@ use bollard::models::{
 use jiff::Timestamp;
 
 use super::{
-    engine::{ATTEMPT, CONTAINER, IMAGE, Labels, ROLE, SANDBOX, role_name, role_of},
+    engine::{ATTEMPT, CONTAINER, IMAGE, Labels, ROLE, SANDBOX, SIDECAR, role_name, role_of},
     images::OwnImages,
 };
 use crate::runtime::{Container, ContainerSpec, ContainerState, Exit, PodRef, PodUid, Sandbox};
@@ -22,11 +22,13 @@ const SCHEME: &str = "docker://";
 pub(super) fn sandbox(
     labels: &Labels,
     pod: &PodRef,
+    sidecar: bool,
     network: &str,
     images: &OwnImages,
 ) -> ContainerCreateBody {
     let mut own = labels.of_pod(pod);
     own.insert(ROLE.into(), SANDBOX.into());
+    own.insert(SIDECAR.into(), sidecar.to_string());
     let endpoint = HashMap::from([(network.to_owned(), EndpointSettings::default())]);
     ContainerCreateBody {
         image: Some(images.reference().into()),

@@ -29,6 +29,7 @@ pub(super) struct RunningSandbox {
     pub(super) id: String,
     pub(super) pid: i32,
     pub(super) ip: Ipv4Addr,
+    pub(super) sidecar: bool,
 }
 
 pub(super) const CLUSTER: &str = "weft.dev/cluster";
@@ -39,6 +40,8 @@ pub(super) const ROLE: &str = "weft.dev/role";
 pub(super) const CONTAINER: &str = "weft.dev/container";
 pub(super) const ATTEMPT: &str = "weft.dev/attempt";
 pub(super) const IMAGE: &str = "weft.dev/image";
+/// On a sandbox: whether its traffic goes through a sidecar.
+pub(super) const SIDECAR: &str = "weft.dev/sidecar";
 /// Value of [`ROLE`] for sandboxes.
 pub(super) const SANDBOX: &str = "sandbox";
 
@@ -149,6 +152,7 @@ pub(super) fn running_sandbox(found: &ContainerInspectResponse, network: &str) -
         id: found.id.clone()?,
         pid: i32::try_from(state.pid?).ok().filter(|pid| *pid > 0)?,
         ip: networks.get(network)?.ip_address.as_ref()?.parse().ok()?,
+        sidecar: found.config.as_ref()?.labels.as_ref()?.get(SIDECAR).is_some_and(|value| value == "true"),
     })
 }
 

@@ -176,7 +176,7 @@ impl Runtime for DockerRuntime {
             .collect())
     }
 
-    async fn ensure_sandbox(&self, pod: &PodRef) -> Result<Sandbox, RuntimeError> {
+    async fn ensure_sandbox(&self, pod: &PodRef, sidecar: bool) -> Result<Sandbox, RuntimeError> {
         if let Some(sandbox) = self.sandbox(pod).await? {
             return Ok(sandbox);
         }
@@ -184,7 +184,7 @@ impl Runtime for DockerRuntime {
         let name = shared.labels.sandbox_name(&pod.uid);
         // One that does not work any more has the name, and nothing in it is worth keeping.
         engine::remove(&shared.docker, &name).await?;
-        let body = containers::sandbox(&shared.labels, pod, &shared.network.name, &shared.images);
+        let body = containers::sandbox(&shared.labels, pod, sidecar, &shared.network.name, &shared.images);
         engine::create_and_start(&shared.docker, &name, body).await?;
         let sandbox = self.sandbox(pod).await?;
         sandbox.ok_or_else(|| RuntimeError::Failed("the pod's sandbox ended at once".into()))
@@ -195,7 +195,9 @@ impl Runtime for DockerRuntime {
         let name = shared.labels.sandbox_name(&pod.uid);
         let Some(found) = engine::inspect(&shared.docker, &name).await? else { return Ok(None) };
         let Some(running) = engine::running_sandbox(&found, &shared.network.name) else { return Ok(None) };
-        self.capture(&running.id, running.pid).await?;
+        if running.sidecar {
+            self.capture(&running.id, running.pid).await?;
+        }
         Ok(Some(Sandbox { pod: pod.clone(), pod_ip: running.ip, sidecar_ip: running.ip, handle: running.id }))
     }
 

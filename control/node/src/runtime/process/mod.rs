@@ -234,7 +234,7 @@ impl Runtime for ProcessRuntime {
         self.shared.records.pods()
     }
 
-    async fn ensure_sandbox(&self, pod: &PodRef) -> Result<Sandbox, RuntimeError> {
+    async fn ensure_sandbox(&self, pod: &PodRef, _sidecar: bool) -> Result<Sandbox, RuntimeError> {
         if let Some(sandbox) = self.sandbox(pod).await? {
             return Ok(sandbox);
         }
