@@ -6,7 +6,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
-use crate::{auth::Identity, http::body::Body};
+use crate::{auth::Identity, wire::body::Body};
 
 /// Answers every request below a group version. It sees who asks in the headers `X-Remote-User` and `X-Remote-Group`, as
 /// Kubernetes' aggregated servers do, and is asked only for what the caller may do.

@@ -23,15 +23,15 @@ use crate::{
     },
     context::Context,
     discovery, handlers,
-    http::{
-        body::{self, Body},
-        params::Params,
-        path::{self, ResourcePath, Target},
-    },
     metrics::Metrics,
     node_client::NodeClient,
     openapi::OpenApi,
     storage::Storage,
+    wire::{
+        body::{self, Body},
+        params::Params,
+        path::{self, ResourcePath, Target},
+    },
 };
 
 /// Requests that are worked on at a time; as kube-apiserver, reads and writes together. Watches do not count once they run.

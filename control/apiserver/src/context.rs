@@ -9,7 +9,7 @@ use weft_api::{registry::Resource, status::Status};
 use crate::{
     app::App,
     auth::{Identity, authz::Decision},
-    http::{body::Body, params::Params, path::ResourcePath},
+    wire::{body::Body, params::Params, path::ResourcePath},
 };
 
 /// A request for a resource, understood and allowed.
@@ -47,6 +47,18 @@ impl Context {
         let name = new["metadata"]["name"].as_str().unwrap_or_default();
         let why = "a node can only change the status, the labels and the annotations of its pods";
         Err(Status::forbidden(self.resource, name, why))
+    }
+
+    /// Refuses a node's agent a new object in the name of another node.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), Status> {
+        if self.decision != Decision::OwnNameOnly || Some(name) == self.identity.node() {
+            return Ok(());
+        }
+        let why = format!(
+            "node {:?} can only make what has its own name",
+            self.identity.node().unwrap_or_default()
+        );
+        Err(Status::forbidden(self.resource, name, &why))
     }
 
     /// Refuses a node's agent a pod of another node.

@@ -4,7 +4,7 @@
 //! process get a [`kube::Client`] from [`ApiServer::client`] that takes the same way through authorisation and admission
 //! without a socket.
 //!
-//! The tree follows a request: `listener` (connections), `app` (who, what, may they), `http` (paths, parameters, media
+//! The tree follows a request: `listener` (connections), `app` (who, what, may they), `wire` (paths, parameters, media
 //! types), `handlers` (verbs), `admission` (what the server decides about objects), `storage` (bytes, cache, store).
 //!
 //! # Guarantees
@@ -25,7 +25,6 @@ mod config;
 mod context;
 mod discovery;
 mod handlers;
-mod http;
 mod listener;
 mod metrics;
 mod node_client;
@@ -35,12 +34,13 @@ mod server;
 mod storage;
 mod tls;
 mod version;
+mod wire;
 
 pub use aggregate::{AggregatedResource, AggregatedService};
 pub use config::{CidrError, Config, ServiceCidr};
-pub use http::body::{Body, BoxError};
 pub use node_client::NodeClientError;
 pub use server::{ApiServer, StartError, start};
 pub use storage::FillError;
 pub use tls::TlsError;
 pub use version::GIT_VERSION;
+pub use wire::body::{Body, BoxError};

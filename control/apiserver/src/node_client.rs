@@ -20,8 +20,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::body::{Body, BoxError},
     pki::{self, ClusterPki, PkiError},
+    wire::body::{Body, BoxError},
 };
 
 /// Until the connection stands.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use weft_api::{openapi_v2_pb, registry, schema, status::Status};
 
-use crate::http::{
+use crate::wire::{
     body::{self, Body},
     media,
 };

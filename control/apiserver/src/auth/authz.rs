@@ -40,6 +40,8 @@ pub(crate) enum Decision {
     Allowed,
     /// Only if the pod that it is about runs on the caller's node; whoever has the pod at hand checks it.
     OwnPodsOnly,
+    /// Only if the new object has the name of the caller's node; whoever has the object at hand checks it.
+    OwnNameOnly,
     Denied,
 }
 
@@ -88,9 +90,9 @@ fn decide_node(node: &str, action: Action<'_>) -> Decision {
         return Decision::Allowed;
     }
     let own = match (resource, verb) {
-        ("nodes", "create") => true,
+        ("nodes", "create") => return Decision::OwnNameOnly,
         ("nodes", "update" | "patch") => name == node && matches!(subresource, "" | "status"),
-        ("leases", "create") => namespace == "kube-node-lease",
+        ("leases", "create") if namespace == "kube-node-lease" => return Decision::OwnNameOnly,
         ("leases", "update" | "patch" | "delete") => namespace == "kube-node-lease" && name == node,
         ("events", "create" | "update" | "patch") => true,
         ("tokenreviews", "create") => true,
@@ -141,6 +143,8 @@ mod tests {
             (resource("update", "leases", "", "a"), Decision::Allowed),
             (resource("update", "leases", "", "b"), Decision::Denied),
             (resource("create", "events", "", ""), Decision::Allowed),
+            (resource("create", "nodes", "", ""), Decision::OwnNameOnly),
+            (resource("create", "leases", "", ""), Decision::OwnNameOnly),
             (resource("get", "nodes", "proxy", "b"), Decision::Denied),
             (resource("update", "deployments", "", "d"), Decision::Denied),
         ] {

@@ -14,7 +14,7 @@ use weft_api::{
 
 use crate::{
     aggregate::Aggregation,
-    http::{
+    wire::{
         body::{self, Body},
         media::{self, DiscoveryForm},
     },

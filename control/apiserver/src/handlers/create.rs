@@ -12,8 +12,8 @@ use super::{
 use crate::{
     admission,
     context::{Context, add_warnings},
-    http::body::Body,
     storage::WriteError,
+    wire::body::Body,
 };
 
 /// Attempts to find a name that nobody has; as kube-apiserver.
@@ -47,6 +47,7 @@ pub(crate) async fn create(context: &Context, body: Body) -> Result<Response<Bod
             object["metadata"]["name"] = generate(base).into();
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        context.check_name(&name)?;
         admission::prepare_create(resource, &mut object);
         let reservation = admission::allocate_create(&app.services, resource, &mut object)?;
         let errors = validate::create(resource, &object);

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 use weft_api::{json, protobuf, registry::Resource, schema, status::Status};
 
-use crate::http::{
+use crate::wire::{
     body,
     media::{self, Format},
     params::FieldValidation,

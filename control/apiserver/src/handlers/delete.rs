@@ -10,11 +10,11 @@ use super::{decode, list, render::Renderer};
 use crate::{
     admission::{self, finalizers},
     context::Context,
-    http::{
+    storage::{Stored, WriteError},
+    wire::{
         body::{self, Body},
         params::Params,
     },
-    storage::{Stored, WriteError},
 };
 
 const ATTEMPTS: usize = 32;

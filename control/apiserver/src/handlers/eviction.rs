@@ -13,7 +13,7 @@ use super::{
 use crate::{
     admission::Part,
     context::Context,
-    http::body::{self, Body},
+    wire::body::{self, Body},
 };
 
 /// Gives a pod its node.

@@ -16,12 +16,12 @@ use weft_store::{ListRequest, ReadError, Revision};
 use super::render::{ListMeta, Renderer};
 use crate::{
     context::Context,
-    http::{
+    storage::{Filter, Object, codec, too_large, unavailable},
+    wire::{
         body::{self, Body, BoxError},
         media::Form,
         params::{ListParams, RevisionMatch},
     },
-    storage::{Filter, Object, codec, too_large, unavailable},
 };
 
 /// Pieces in which a long list is sent: it is never in memory a second time as a whole.

@@ -19,7 +19,7 @@ use weft_api::{selector::FieldSelector, status::Status};
 
 use crate::{
     context::Context,
-    http::{body::Body, params::Params, path::ResourcePath},
+    wire::{body::Body, params::Params, path::ResourcePath},
 };
 
 /// The verb of a request, as authorisation and metrics name it. `None` for a method that no resource has.

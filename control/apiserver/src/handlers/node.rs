@@ -7,8 +7,8 @@ use weft_api::{registry, status::Status};
 
 use crate::{
     context::Context,
-    http::body::{self, Body},
     node_client::NodeAddress,
+    wire::body::{self, Body},
 };
 
 /// Parameters of logs that are handed on, and how they are checked.

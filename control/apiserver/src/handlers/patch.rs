@@ -17,7 +17,7 @@ use super::{
 use crate::{
     admission::{self, Part},
     context::{Context, add_warnings},
-    http::{
+    wire::{
         body::{self, Body},
         media::{self, PatchType},
     },

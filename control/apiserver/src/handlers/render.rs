@@ -8,11 +8,11 @@ use weft_api::{convert, registry, registry::Resource, status::Status, table};
 
 use crate::{
     context::Context,
-    http::{
+    storage::{Stored, codec},
+    wire::{
         body::{self, Body},
         media::{self, Form},
     },
-    storage::{Stored, codec},
 };
 
 /// What of an object a table row carries.

@@ -12,7 +12,7 @@ use crate::{
         authz::{self, Action, Decision},
         tokens::{TokenStatus, Tokens},
     },
-    http::{
+    wire::{
         body::{self, Body},
         params::FieldValidation,
     },
@@ -66,6 +66,7 @@ fn access(identity: &Identity, spec: &Value) -> Result<Value, Status> {
     Ok(match authz::decide(identity, action) {
         Decision::Allowed => json!({"allowed": true}),
         Decision::OwnPodsOnly => json!({"allowed": true, "reason": "for pods that run on this node"}),
+        Decision::OwnNameOnly => json!({"allowed": true, "reason": "for objects with the name of this node"}),
         Decision::Denied => json!({"allowed": false}),
     })
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admission::Part,
     context::Context,
-    http::body::{self, Body},
+    wire::body::{self, Body},
 };
 
 const KIND: &str = "Scale";

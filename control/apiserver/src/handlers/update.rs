@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission::{self, Part},
     context::{Context, add_warnings},
-    http::body::Body,
+    wire::body::Body,
 };
 
 pub(crate) async fn update(context: &Context, body: Body) -> Result<Response<Body>, Status> {

@@ -29,13 +29,13 @@ use weft_store::Revision;
 use super::render::Renderer;
 use crate::{
     context::Context,
-    http::{
+    metrics::WatchGuard,
+    storage::{Cache, Change, Collection, Filter, codec},
+    wire::{
         body::{Body, BoxError},
         media::Form,
         params::{ListParams, RevisionMatch},
     },
-    metrics::WatchGuard,
-    storage::{Cache, Change, Collection, Filter, codec},
 };
 
 /// Changes looked at before what they gave is sent.

@@ -41,6 +41,14 @@ async fn a_node_changes_only_its_own() {
     patch(format!("{PODS}/other"), note).await.expect_failure(403, "Forbidden");
     let image = json!({"spec": {"activeDeadlineSeconds": 5}});
     patch(format!("{PODS}/mine"), image).await.expect_failure(403, "Forbidden");
+    let post = |path: &'static str, name: &'static str| {
+        let (agent, body) = (agent.clone(), json!({"metadata": {"name": name}}).to_string().into_bytes());
+        async move { call(&agent, Method::POST, path, &[], body).await }
+    };
+    for path in ["/api/v1/nodes", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"] {
+        post(path, "m").await.expect_failure(403, "Forbidden");
+        post(path, "n").await.expect(201);
+    }
     for (method, path, code) in [
         (Method::GET, PODS.to_owned(), 200),
         (Method::DELETE, format!("{PODS}/other"), 403),
