@@ -1,8 +1,13 @@
 //! Structured logs on standard error.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, sync::OnceLock};
 
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+use tracing_subscriber::{
+    EnvFilter, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
+
+/// Changes the filter of the logs that [`init`] set up.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,9 @@ pub enum TelemetryError {
     /// Logging was set up before.
     #[error("logging is already set up in this process")]
     Twice,
+    /// The filter cannot be changed, because [`init`] did not set the logs up.
+    #[error("logging was not set up by this program")]
+    NotOurs,
 }
 
 /// Sends the process's logs to standard error, filtered by `WEFT_LOG` if set, else by `default_filter`.
@@ -26,12 +34,23 @@ pub enum TelemetryError {
 /// Lines are coloured when standard error is a terminal. To be called once, first thing in `main`.
 pub fn init(default_filter: &str) -> Result<(), TelemetryError> {
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| default_filter.to_owned());
-    let filter = EnvFilter::try_new(&filter).map_err(|source| TelemetryError::Filter { filter, source })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(parse(&filter)?);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_span_events(FmtSpan::NONE)
-        .try_init()
-        .map_err(|_| TelemetryError::Twice)
+        .with_span_events(FmtSpan::NONE);
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| TelemetryError::Twice)?;
+    // Only the first `init` gets here.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// Replaces the filter while the process runs.
+pub fn set_filter(filter: &str) -> Result<(), TelemetryError> {
+    let handle = FILTER.get().ok_or(TelemetryError::NotOurs)?;
+    handle.reload(parse(filter)?).map_err(|_| TelemetryError::NotOurs)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
 }

@@ -1,0 +1,11 @@
+//! HTTP: codecs at the edges, one request path between them.
+
+pub(crate) mod body;
+pub(crate) mod exchange;
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod head;
+pub(crate) mod io;
+pub(crate) mod manager;
+pub(crate) mod path;
+pub(crate) mod tunnel;
