@@ -58,7 +58,7 @@ impl Gateway {
     /// Finds the proxy of an earlier agent, if there is one, and chooses the admin address otherwise.
     pub(crate) fn open(config: GatewayConfig) -> Result<Self, RuntimeError> {
         let runtime = ProcessRuntime::open(ProcessConfig {
-            state_dir: config.directory.clone(),
+            state_dir: config.directory.join("state"),
             weft_binary: config.weft_binary.clone(),
             proxy_command: config.proxy_command.clone(),
         })?;

@@ -277,3 +277,25 @@ async fn a_container_whose_supervisor_is_killed_is_buried_and_started_again() {
     agent.stop(StopMode::Drain).await;
     wait_no_processes(&marker).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_limit_holds_where_control_groups_can_be_written() {
+    let writable = ["/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/cgroup.procs"]
+        .iter()
+        .any(|file| std::fs::OpenOptions::new().write(true).open(file).is_ok());
+    if !writable {
+        eprintln!("skipped: control groups cannot be written");
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let agent = cluster.agent(PROCESS).await;
+    let mut main = shell("main", "dd if=/dev/zero of=/dev/null bs=200M count=1");
+    main["resources"] = json!({"limits": {"memory": "32Mi", "cpu": "500m"}});
+    cluster.create("greedy", json!({"containers": [main], "restartPolicy": "Never"})).await;
+    let pod = cluster.wait("greedy", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    // The shell sees its child killed and reports that; the kernel's own count tells why.
+    let code = container(&pod)["state"]["terminated"]["exitCode"].clone();
+    assert_eq!(code, 137, "{pod:#}");
+    assert_eq!(container(&pod)["state"]["terminated"]["reason"], "OOMKilled");
+    agent.stop(StopMode::Drain).await;
+}

@@ -1,6 +1,7 @@
 //! Starting one container: image, environment, volumes, process, hook.
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use tokio::time::Instant;
 use weft_api::mesh::TrafficMode;
 
 use super::{
@@ -11,7 +12,10 @@ use super::{
 };
 use crate::{
     agent::events::Severity,
-    runtime::{ContainerSpec, Image, ImageError, ImageOrigin, PullPolicy, Role, RuntimeError, Security},
+    runtime::{
+        ContainerSpec, Image, ImageError, ImageOrigin, Limits, Mount, PullPolicy, Role, RuntimeError,
+        Security,
+    },
 };
 
 impl Worker {
@@ -134,8 +138,29 @@ impl Worker {
         Ok(None)
     }
 
+    /// Says once per pod what the runtime does differently from what the pod asks for.
+    fn tell_shortcomings(&mut self, pod: &Pod, spec: &Spec, mounts: &[Mount], limits: &Limits) {
+        let runtime = self.ctx.runtime.clone();
+        let bounded = limits.cpu_millis.is_some() || limits.memory_bytes.is_some();
+        if bounded && !runtime.enforces_limits() && self.first_time("limits") {
+            let text = "CPU and memory limits are not enforced: control groups cannot be written";
+            self.ctx.events.pod(pod, Some(&spec.name), Severity::Warning, "LimitsNotEnforced", text);
+        }
+        let elsewhere = mounts.iter().find(|mount| !runtime.mounts_at(&mount.target));
+        if let Some(mount) = elsewhere
+            && self.first_time("mounts")
+        {
+            let (target, source) = (mount.target.display(), mount.source.display());
+            let text = format!(
+                "{target} cannot be mounted in the process runtime; the volume is at {source}, and variables \
+                 WEFT_VOLUME_NAME tell where each is"
+            );
+            self.ctx.events.pod(pod, Some(&spec.name), Severity::Warning, "VolumeNotMounted", text);
+        }
+    }
+
     async fn container_spec(
-        &self,
+        &mut self,
         round: &mut Round,
         spec: &Spec,
         role: Role,
@@ -150,10 +175,13 @@ impl Worker {
                 let directory = self.ctx.pod_dir(&self.pod.uid).join("volumes");
                 let volumes = volumes::materialise(&round.pod, &facts, &sources, &directory)
                     .map_err(ConfigError::pod)?;
+                self.volumes_at = Instant::now();
                 empty.insert(Prepared { sources, volumes })
             }
         };
         let mounts = volumes::mounts(spec, &prepared.volumes).map_err(ConfigError::pod)?;
+        let limits = resources::limits(spec);
+        self.tell_shortcomings(&round.pod, spec, &mounts, &limits);
         let addressed = self.ctx.runtime.traffic() == TrafficMode::Addressed;
         let view = match addressed {
             true => ServiceView::Sidecar(round.sandbox.sidecar_ip),
@@ -186,7 +214,7 @@ impl Worker {
             args: expanded(&spec.args),
             working_dir: spec.working_dir.clone().filter(|directory| !directory.is_empty()),
             mounts,
-            limits: resources::limits(spec),
+            limits,
             security: security(&round.pod, spec)?,
             env,
         })

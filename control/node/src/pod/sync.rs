@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use tokio::time::Instant;
 
 use super::{
     containers::Round,
-    status,
+    status, volumes,
     worker::{SyncError, Worker},
 };
 use crate::{
     agent::events::Severity,
-    runtime::{Container, Role},
+    runtime::{Container, Role, Sandbox},
 };
 
 /// How long containers of a pod that failed as a whole get to stop.
@@ -45,6 +46,9 @@ impl Worker {
             if self.ensure_init(&mut round).await? {
                 self.ensure_apps(&mut round).await?;
             }
+            if round.prepared.is_none() {
+                self.refresh_volumes(pod, &sandbox).await?;
+            }
         }
         let records = runtime.containers(&self.pod.uid).await?;
         self.tend_probes(pod, &sandbox, &records);
@@ -52,6 +56,23 @@ impl Worker {
         if self.is_over_now() {
             self.rest(pod).await?;
         }
+        Ok(())
+    }
+
+    /// Brings the files of ConfigMaps, Secrets and the like up to date; containers that run see the change.
+    async fn refresh_volumes(&mut self, pod: &Pod, sandbox: &Sandbox) -> Result<(), SyncError> {
+        let any = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volumes.as_ref())
+            .is_some_and(|volumes| !volumes.is_empty());
+        if !any || self.volumes_at.elapsed() < self.ctx.timing.resync {
+            return Ok(());
+        }
+        self.volumes_at = Instant::now();
+        let sources = self.sources(pod).await?;
+        let directory = self.ctx.pod_dir(&self.pod.uid).join("volumes");
+        volumes::materialise(pod, &self.ctx.facts(sandbox), &sources, &directory)?;
         Ok(())
     }
 

@@ -23,6 +23,8 @@ use crate::{
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// What a sidecar gets to stop; it has nothing left to do by then.
 const SIDECAR_GRACE: Duration = Duration::from_secs(2);
+/// How long the last report of an agent that stops may take.
+const LAST_REPORT: Duration = Duration::from_secs(2);
 /// How often a container that was told to stop is looked at.
 const STOP_POLL: Duration = Duration::from_millis(10);
 
@@ -64,8 +66,9 @@ impl Worker {
             let sandbox = runtime.sandbox(&self.pod).await?;
             self.probers.clear();
             // The API server may be on its way out as well; what is not reported now is found at the next start.
-            if let Err(error) = self.report(&pod, sandbox.as_ref(), &records, false).await {
-                tracing::debug!(error = weft_kit::error::chain(&error), "the last status was not reported");
+            let report = self.report(&pod, sandbox.as_ref(), &records, false);
+            if !matches!(tokio::time::timeout(LAST_REPORT, report).await, Ok(Ok(()))) {
+                tracing::debug!("the last status was not reported");
             }
         }
         runtime.remove_pod(&self.pod.uid).await?;

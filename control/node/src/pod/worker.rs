@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     pub(super) annotated: bool,
     /// What was said once and need not be said again.
     pub(super) told: HashSet<&'static str>,
+    /// When the files of volumes were brought up to date.
+    pub(super) volumes_at: Instant,
     errors: Backoff,
 }
 
@@ -127,6 +129,7 @@ impl Worker {
             reported: None,
             annotated: false,
             told: HashSet::new(),
+            volumes_at: Instant::now(),
             errors: Backoff::new(RETRY_BASE, RETRY_MAX),
         }
     }
@@ -195,13 +198,11 @@ impl Worker {
         }
     }
 
-    /// Resolves when the object is gone, or the agent stops for a restart: nobody waits for a graceful end any more.
+    /// Resolves when the object is gone or the agent stops: the grace period of before does not count any more.
     pub(super) fn abandoned(&self) -> impl Future<Output = ()> + use<> {
         let mut intents = self.intents.clone();
         async move {
-            let _ = intents
-                .wait_for(|intent| matches!(intent, Intent::Erase | Intent::Stop(StopMode::Detach)))
-                .await;
+            let _ = intents.wait_for(|intent| matches!(intent, Intent::Erase | Intent::Stop(_))).await;
         }
     }
 

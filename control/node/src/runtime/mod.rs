@@ -11,7 +11,13 @@ pub(crate) mod docker;
 mod image;
 pub(crate) mod process;
 
-use std::{fmt, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +41,12 @@ pub(crate) trait Runtime: Send + Sync + fmt::Debug {
 
     /// The mesh control service as the sidecars of this runtime reach it.
     fn control_address(&self, control: &AdsAddress) -> AdsAddress;
+
+    /// Whether CPU and memory limits hold.
+    fn enforces_limits(&self) -> bool;
+
+    /// Whether a container sees a volume at this path.
+    fn mounts_at(&self, target: &Path) -> bool;
 
     /// Uids of pods where something changed.
     fn changes(&self) -> broadcast::Receiver<PodUid>;

@@ -101,15 +101,6 @@ fn supervise(spec_path: &Path) -> Result<(), ShimError> {
     // Fails only if we lead a group already, which is as good for our purpose: no terminal's signals arrive.
     let _ = nix::unistd::setsid();
     prctl::set_child_subreaper(true).map_err(|error| ShimError::Setup("become the subreaper", error))?;
-    let signals = SigSet::from_iter([
-        Signal::SIGTERM,
-        Signal::SIGUSR1,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGCHLD,
-    ]);
-    signals.thread_block().map_err(|error| ShimError::Setup("block signals", error))?;
-
     let log = LogFile::open(&spec.log_path(), spec.log_max_bytes, spec.log_max_files)
         .map_err(|error| ShimError::Write("the log", error))?;
     let log = Arc::new(Mutex::new(log));
@@ -130,6 +121,16 @@ fn supervise(spec_path: &Path) -> Result<(), ShimError> {
                 .map_err(|error| ShimError::Write("the exit file", error));
         }
     };
+    // Only now: a child inherits what its parent blocks, and would not hear SIGTERM. Nobody signals us before we
+    // announce the start. Before the threads: a signal must not reach one that does not wait for it.
+    let signals = SigSet::from_iter([
+        Signal::SIGTERM,
+        Signal::SIGUSR1,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGCHLD,
+    ]);
+    signals.thread_block().map_err(|error| ShimError::Setup("block signals", error))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     let started = Started {
         shim_pid: std::process::id(),

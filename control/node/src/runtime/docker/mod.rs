@@ -158,6 +158,14 @@ impl Runtime for DockerRuntime {
         AdsAddress { host, port: control.port }
     }
 
+    fn enforces_limits(&self) -> bool {
+        true
+    }
+
+    fn mounts_at(&self, _target: &Path) -> bool {
+        true
+    }
+
     fn changes(&self) -> broadcast::Receiver<PodUid> {
         self.shared.changes.subscribe()
     }

@@ -77,7 +77,7 @@ struct Shared {
 }
 
 /// How often the end of a shim that an earlier agent started is looked for; we are not its parent.
-const ADOPTED_POLL: Duration = Duration::from_millis(100);
+const ADOPTED_POLL: Duration = Duration::from_millis(250);
 /// How long a killed container may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -110,11 +110,6 @@ impl ProcessRuntime {
             runtime.watch_adopted(&pod.uid)?;
         }
         Ok(runtime)
-    }
-
-    /// Whether CPU and memory limits are enforced.
-    pub(crate) fn enforces_limits(&self) -> bool {
-        self.shared.cgroups.is_some()
     }
 
     fn watch_adopted(&self, uid: &PodUid) -> Result<(), RuntimeError> {
@@ -164,7 +159,8 @@ impl ProcessRuntime {
     }
 
     fn exited(&self, directory: &ContainerDir, meta: &Meta, exited: Exited) -> Container {
-        let oom_killed = exited.signal == Some(Signal::SIGKILL as i32)
+        // Whichever process of the container was killed: a failure after that is taken as its consequence.
+        let oom_killed = exited.exit_code != 0
             && self
                 .shared
                 .cgroups
@@ -220,6 +216,14 @@ impl Runtime for ProcessRuntime {
 
     fn control_address(&self, control: &AdsAddress) -> AdsAddress {
         control.clone()
+    }
+
+    fn enforces_limits(&self) -> bool {
+        self.shared.cgroups.is_some()
+    }
+
+    fn mounts_at(&self, target: &Path) -> bool {
+        can_mount_at(target)
     }
 
     fn changes(&self) -> broadcast::Receiver<PodUid> {
@@ -401,7 +405,7 @@ fn bury_processes(started: &Started) {
     }
 }
 
-/// Whether a directory can be reached through `mountPath` semantics: it exists and we may mount.
+/// Whether we can mount there: the place exists and we may. We do not make places on this machine for a pod.
 fn can_mount_at(target: &Path) -> bool {
     nix::unistd::geteuid().is_root() && target.is_absolute() && target.exists()
 }
