@@ -78,3 +78,11 @@ pub(crate) fn unless_gone<T>(result: kube::Result<T>) -> kube::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+/// What the API server said, without the client's words around it.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => weft_kit::error::chain(other),
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, fmt, future::Future, sync::Arc};
 
-use futures::future::join_all;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     batch::v1::Job,
@@ -337,10 +336,17 @@ impl Tasks {
 
     /// Waits until every cache holds a complete list; false if the shutdown came first.
     async fn wait_until_synced(&mut self) -> bool {
-        let all = join_all(self.synced.iter_mut().map(|synced| synced.wait_for(|synced| *synced)));
+        let all = async {
+            for synced in &mut self.synced {
+                // A watch that ended because of the shutdown; the other branch is about to be taken.
+                if synced.wait_for(|synced| *synced).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         tokio::select! {
             () = self.shutdown.cancelled() => false,
-            _ = all => true,
+            () = all => true,
         }
     }
 

@@ -125,6 +125,11 @@ fn plan(pods: &[Arc<Pod>], lost_nodes: &[String], threshold: usize) -> Vec<(Arc<
     let mut removals = Vec::new();
     let mut ended: Vec<&Arc<Pod>> = Vec::new();
     for pod in pods {
+        // Deleted for good already, and held by somebody's finalizer: another deletion changes nothing.
+        let held = pod.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        if held && pod.metadata.deletion_grace_period_seconds == Some(0) {
+            continue;
+        }
         if pods::is_terminating(pod) && pods::node(pod).is_empty() {
             removals.push((pod.clone(), Reason::Unscheduled));
         } else if lost_nodes.iter().any(|node| node == pods::node(pod)) {

@@ -49,6 +49,10 @@ pub(crate) struct Driver {
 }
 
 /// One thing that a watch reported.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, moved once from the watch to the loop"
+)]
 enum Observed {
     Pod(Event<Pod>),
     Node(Event<Node>),

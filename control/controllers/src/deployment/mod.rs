@@ -21,7 +21,9 @@ use serde_json::json;
 use crate::{
     cache::{Cache, Change},
     claim::claim,
-    error::{During as _, ReconcileError, is_already_exists, is_namespace_terminating, unless_gone},
+    error::{
+        During as _, ReconcileError, describe, is_already_exists, is_namespace_terminating, unless_gone,
+    },
     events::Recorder,
     key::{Key, controller_of, name, namespace, uid},
     pods,
@@ -129,7 +131,7 @@ impl Deployments {
             return failed(error);
         }
         if !is_already_exists(&error) {
-            let message = format!("Failed to create new replica set \"{set_name}\": {error}");
+            let message = format!("Failed to create new replica set \"{set_name}\": {}", describe(&error));
             self.events.warning(deployment, "ReplicaSetCreateError", message.clone());
             if status::deadline(deployment).is_some() {
                 let mut status = deployment.status.clone().unwrap_or_default();

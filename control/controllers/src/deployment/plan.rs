@@ -191,12 +191,13 @@ fn set_revision(deployment: &Deployment, revision: String) -> Option<Action> {
 
 fn finish(deployment: &Deployment, sets: &Sets, mut actions: Vec<Action>, now: Timestamp) -> Plan {
     let (mut status, again) = status::rolled(deployment, sets, now);
-    if status::deadline(deployment).is_some() && !status::has(Some(&status), PROGRESSING) {
-        if let Some(set) = &sets.new {
-            let message = format!("Found new replica set \"{}\"", name(&set.metadata));
-            let found = Finding { type_: PROGRESSING, status: "True", reason: "FoundNewReplicaSet", message };
-            status::set(&mut status, found, now);
-        }
+    if let Some(set) = &sets.new
+        && status::deadline(deployment).is_some()
+        && !status::has(&status, PROGRESSING)
+    {
+        let message = format!("Found new replica set \"{}\"", name(&set.metadata));
+        let found = Finding { type_: PROGRESSING, status: "True", reason: "FoundNewReplicaSet", message };
+        status::set(&mut status, found, now);
     }
     if let Some(finding) = status::pause_finding(deployment) {
         status::set(&mut status, finding, now);

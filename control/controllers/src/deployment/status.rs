@@ -222,8 +222,8 @@ pub(super) fn set(status: &mut DeploymentStatus, finding: Finding, now: Timestam
 }
 
 /// Whether there is a condition of this type.
-pub(super) fn has(status: Option<&DeploymentStatus>, type_: &str) -> bool {
-    status.is_some_and(|status| get(status, type_).is_some())
+pub(super) fn has(status: &DeploymentStatus, type_: &str) -> bool {
+    get(status, type_).is_some()
 }
 
 fn get<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a DeploymentCondition> {

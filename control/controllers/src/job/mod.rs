@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::{
     batch::slow_start,
     cache::{Cache, Change},
-    error::{During as _, ReconcileError, is_namespace_terminating, unless_gone},
+    error::{During as _, ReconcileError, describe, is_namespace_terminating, unless_gone},
     events::Recorder,
     expectations::Expectations,
     key::{Key, controller_of, controller_reference, name, namespace, uid},
@@ -142,7 +142,7 @@ impl Jobs {
             None => Ok(()),
             Some(error) if is_namespace_terminating(&error) => Ok(()),
             Some(error) => {
-                self.events.warning(job, "FailedCreate", format!("Error creating: {error}"));
+                self.events.warning(job, "FailedCreate", format!("Error creating: {}", describe(&error)));
                 Err(error).during(|| "create pods".to_owned())
             }
         }

@@ -155,7 +155,8 @@ impl NodeLifecycle {
         };
         again = again.into_iter().chain(wait).min();
         let taints = assess::taints(&node, eviction, Timestamp::now());
-        if ready != "True" {
+        // A node that says itself that it is not ready still reports on its pods.
+        if ready == "Unknown" {
             self.mark_pods_unready(&node).await?;
         }
         if let Some(taints) = taints {

@@ -17,7 +17,7 @@ use crate::{
     batch::slow_start,
     cache::{Cache, Change},
     claim::claim,
-    error::{During as _, ReconcileError, is_namespace_terminating, is_not_found, unless_gone},
+    error::{During as _, ReconcileError, describe, is_namespace_terminating, is_not_found, unless_gone},
     events::Recorder,
     expectations::Expectations,
     key::{Key, controller_of, controller_reference, name, namespace, uid},
@@ -198,12 +198,4 @@ fn failed(reason: &'static str, error: &ReconcileError) -> Failure {
         other => other.to_string(),
     };
     Failure { reason, message }
-}
-
-/// What the API server said, without the client's words around it.
-fn describe(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => weft_kit::error::chain(other),
-    }
 }
