@@ -58,7 +58,7 @@ fn copy_in_thread<R: Read + Send + 'static>(
             // A full disk loses lines but must not stop the container, which would block on a full pipe.
             let _ = log.lock().append(lines);
         };
-        copy(pipe, stream, write, || jiff::Timestamp::now());
+        copy(pipe, stream, write, jiff::Timestamp::now);
     });
     if let Err(error) = spawned {
         eprintln!("weft shim: cannot start a thread for {stream}: {error}");

@@ -179,7 +179,7 @@ impl Runtime for DockerRuntime {
         let mut seen = HashSet::new();
         Ok(listed
             .iter()
-            .filter_map(|summary| engine::pod_of(summary))
+            .filter_map(engine::pod_of)
             .filter(|pod| seen.insert(pod.uid.clone()))
             .collect())
     }
