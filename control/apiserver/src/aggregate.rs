@@ -15,7 +15,7 @@ pub type AggregatedService = BoxCloneSyncService<Request<Body>, Response<Body>, 
 /// A resource of an aggregated group, as discovery shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AggregatedResource {
-    /// Name in URLs.
+    /// Name in URLs. One like `pods/requests_per_second` is found below the objects of `pods`.
     pub name: String,
     /// Name for one object.
     pub singular: String,
@@ -37,6 +37,13 @@ pub(crate) struct Aggregation {
 
 const REMOTE_USER: HeaderName = HeaderName::from_static("x-remote-user");
 const REMOTE_GROUP: HeaderName = HeaderName::from_static("x-remote-group");
+
+impl AggregatedResource {
+    /// Whether paths with this resource in them are about it.
+    pub(crate) fn is_at(&self, resource: &str) -> bool {
+        self.name.split('/').next() == Some(resource)
+    }
+}
 
 impl Aggregation {
     pub(crate) fn answer(

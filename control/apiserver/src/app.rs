@@ -120,7 +120,7 @@ impl App {
             let found = aggregations.iter().find(|found| {
                 found.group == path.group
                     && found.version == path.version
-                    && found.resources.iter().any(|resource| resource.name == path.resource)
+                    && found.resources.iter().any(|resource| resource.is_at(&path.resource))
             });
             return match found {
                 Some(found) => Ok(found.answer(request, &identity).await),

@@ -8,7 +8,7 @@ use super::{Entry, GroupVersion};
 pub(super) fn list<'a>(form: &str, content: impl Iterator<Item = &'a GroupVersion>) -> Value {
     let mut items: Vec<(&str, Vec<Value>)> = Vec::new();
     for gv in content {
-        let resources: Vec<Value> = gv.entries.iter().map(|entry| resource(gv, entry)).collect();
+        let resources = resources(gv);
         let version = json!({"version": gv.version, "resources": resources, "freshness": "Current"});
         match items.iter_mut().find(|(group, _)| *group == gv.group) {
             Some((_, versions)) => versions.push(version),
@@ -30,11 +30,45 @@ pub(super) fn list<'a>(form: &str, content: impl Iterator<Item = &'a GroupVersio
     })
 }
 
+/// The resources; one that is named like a path belongs to the one that the path begins with.
+fn resources(gv: &GroupVersion) -> Vec<Value> {
+    let mut resources: Vec<Value> = Vec::new();
+    for entry in &gv.entries {
+        let Some((parent, name)) = entry.name.split_once('/') else {
+            resources.push(resource(gv, entry));
+            continue;
+        };
+        let found = resources.iter().position(|resource| resource["resource"] == parent);
+        let position = found.unwrap_or_else(|| {
+            // As Kubernetes' aggregator: clients of some releases fail without a kind, even an empty one.
+            resources.push(json!({
+                "resource": parent, "responseKind": {"group": "", "version": "", "kind": ""},
+                "scope": scope(entry), "singularResource": "", "verbs": [], "subresources": [],
+            }));
+            resources.len() - 1
+        });
+        let below = json!({
+            "subresource": name,
+            "responseKind": {"group": gv.group, "version": gv.version, "kind": entry.kind},
+            "verbs": entry.verbs,
+        });
+        match resources[position]["subresources"].as_array_mut() {
+            Some(list) => list.push(below),
+            None => resources[position]["subresources"] = json!([below]),
+        }
+    }
+    resources
+}
+
+fn scope(entry: &Entry) -> &'static str {
+    if entry.namespaced { "Namespaced" } else { "Cluster" }
+}
+
 fn resource(gv: &GroupVersion, entry: &Entry) -> Value {
     let mut resource = json!({
         "resource": entry.name,
         "responseKind": {"group": gv.group, "version": gv.version, "kind": entry.kind},
-        "scope": if entry.namespaced { "Namespaced" } else { "Cluster" },
+        "scope": scope(entry),
         "singularResource": entry.singular,
         "verbs": entry.verbs,
     });

@@ -92,6 +92,17 @@ async fn aggregated_groups_are_discovered_and_told_who_asks() {
         verbs: vec!["get".into(), "list".into()],
     };
     let service = BoxCloneSyncService::new(service);
+    let metric =
+        AggregatedResource { name: "pods/requests_per_second".into(), namespaced: true, ..resource.clone() };
+    server.api.aggregate("custom.metrics.k8s.io", "v1beta2", vec![metric], service.clone());
+    let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/requests_per_second";
+    assert_eq!(server.get(path).await.expect(200)["path"], path);
+    let groups = server.get_as("/apis", AGGREGATED).await.expect(200);
+    let groups = groups["items"].as_array().unwrap();
+    let group = groups.iter().find(|item| item["metadata"]["name"] == "custom.metrics.k8s.io").unwrap();
+    let pods = &group["versions"][0]["resources"][0];
+    assert_eq!((pods["resource"].as_str(), pods["scope"].as_str()), (Some("pods"), Some("Namespaced")));
+    assert_eq!(pods["subresources"][0]["subresource"], "requests_per_second");
     server.api.aggregate("metrics.k8s.io", "v1beta1", vec![resource], service);
     let path = "/apis/metrics.k8s.io/v1beta1/nodes";
     let forged = [("x-remote-user", "root")];
