@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::process;
 
 /// Everything that Weft makes carries this label.
-const LABEL: &str = "label=dev.weft";
+const LABEL: &str = "label=weft.dev/cluster";
 
 /// The client, if an engine answers it.
 pub async fn find() -> anyhow::Result<PathBuf> {

@@ -67,15 +67,15 @@ where
     println!("{name} listens on {address}");
 
     let (trigger, watch) = drain::channel();
-    let mut accepting = pin!(accept(listener, handler, watch));
+    let mut accepting = Box::pin(accept(listener, handler, watch));
     tokio::select! {
         () = &mut accepting => {}
         () = stop => {}
     }
     println!("{name} drains");
     let drained = tokio::spawn(trigger.drain());
-    // The loop never ends by itself; its watch goes with it.
-    tokio::time::timeout(LAME_DUCK, accepting.as_mut()).await.ok();
+    // The loop never ends by itself; it is dropped here, and its watch with it.
+    tokio::time::timeout(LAME_DUCK, accepting).await.ok();
     match tokio::time::timeout(DRAIN_LIMIT, drained).await {
         Ok(_) => println!("{name} is done"),
         Err(_) => println!("{name} gives up on requests that are still running"),

@@ -96,8 +96,19 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     let admin = api.client("system:weft-up", &CONTROL);
     let found = Found::read(&admin).await.context("cannot read what the store holds")?;
 
+    // Containers reach this machine at its address in their network; nothing listens on any other address.
+    let gateway = match args.runtime {
+        Runtime::Docker => {
+            Some(weft_node::prepare_docker(&data_dir).await.map_err(anyhow::Error::msg)?.gateway)
+        }
+        Runtime::Auto | Runtime::Process => None,
+    };
+    let with_gateway = |address: SocketAddr| {
+        let inside = gateway.map(|gateway| SocketAddr::new(gateway.into(), address.port()));
+        std::iter::once(address).chain(inside.filter(|inside| *inside != address))
+    };
     let config = weft_mesh::Config {
-        ads_listen: vec![ports.xds],
+        ads_listen: with_gateway(ports.xds).collect(),
         registry: registry.clone(),
         ..weft_mesh::Config::default()
     };
@@ -112,12 +123,18 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     let client = api.client("system:kube-scheduler", &[]);
     components.spawn("scheduler", weft_scheduler::run(client, config, shutdown.clone()));
 
-    let config = weft_controllers::Config { registry: Some(registry.clone()), ..Default::default() };
+    let config = weft_controllers::Config {
+        ca_pem: Some(api.pki().ca_pem().to_owned()),
+        registry: Some(registry.clone()),
+        ..Default::default()
+    };
     let client = api.client("system:kube-controller-manager", &[]);
     components.spawn("controllers", weft_controllers::run(client, config, shutdown.clone()));
 
-    let dns = DnsServer::bind(ports.dns, mesh.mesh_state(), DnsConfig::default()).await?;
-    components.spawn("DNS server", dns.run(shutdown.clone()));
+    for address in with_gateway(ports.dns) {
+        let dns = DnsServer::bind(address, mesh.mesh_state(), DnsConfig::default()).await?;
+        components.spawn("DNS server", dns.run(shutdown.clone()));
+    }
 
     let metrics = MetricsServer::bind(ports.metrics)
         .await
