@@ -55,7 +55,11 @@ pub(super) fn find_tool() -> Result<Tool, RuntimeError> {
 
 /// Writes the rules into the namespace of a process. Blocks.
 pub(super) fn apply(pid: i32, rules: &Rules) -> Result<(), RuntimeError> {
-    let (program, arguments, input): (_, &[&str], _) = match find_tool()? {
+    run(pid, find_tool()?, rules)
+}
+
+fn run(pid: i32, tool: Tool, rules: &Rules) -> Result<(), RuntimeError> {
+    let (program, arguments, input): (_, &[&str], _) = match tool {
         Tool::Nft => ("nft", &["-f", "-"], rules.nft()),
         Tool::IptablesRestore => ("iptables-restore", &["--noflush"], rules.iptables()),
     };
@@ -185,20 +189,73 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rules_are_accepted_by_the_kernel() {
-        if !nix::unistd::geteuid().is_root() || !matches!(find_tool(), Ok(Tool::Nft)) {
-            eprintln!("skipped: needs root and nft");
+    /// Runs in a network namespace of a thread's own, in which nothing can be broken, if we may.
+    fn in_own_network(work: impl FnOnce() + Send + 'static) {
+        let has_ip = Command::new("ip").arg("-V").output().is_ok_and(|output| output.status.success());
+        if !nix::unistd::geteuid().is_root() || !has_ip || find_tool().is_err() {
+            eprintln!("skipped: needs root, ip and nft or iptables-restore");
             return;
         }
-        // A namespace of this thread's own, in which nothing can be broken.
-        let outcome = std::thread::spawn(|| {
+        let thread = std::thread::spawn(move || {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("root may");
-            let pid = nix::unistd::gettid().as_raw();
-            (apply(pid, &rules(Some(5353))), apply(pid, &rules(None)))
+            for command in [
+                "link set lo up",
+                "link add pod0 type veth peer name pod1",
+                "addr add 172.18.0.1/24 dev pod0",
+                "link set pod0 up",
+                "link set pod1 up",
+            ] {
+                let status = Command::new("ip").args(command.split(' ')).status().expect("ip runs");
+                assert!(status.success(), "ip {command}");
+            }
+            work();
         });
-        let (first, second) = outcome.join().expect("no panic");
-        first.expect("accepted");
-        second.expect("accepted again");
+        thread.join().expect("no panic");
+    }
+
+    fn check_redirection() {
+        let sidecar =
+            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, OUTBOUND_CAPTURE_PORT)).expect("free");
+        let dns = std::net::UdpSocket::bind("172.18.0.1:5353").expect("free");
+        // Nobody has this address: without the capture the connection would time out.
+        let bound = Duration::from_secs(5);
+        TcpStream::connect_timeout(&"172.18.0.99:80".parse().expect("an address"), bound).expect("captured");
+        sidecar.accept().expect("here");
+        let client = std::net::UdpSocket::bind("172.18.0.1:0").expect("free");
+        client.send_to(b"question", "172.18.0.1:53").expect("sent");
+        dns.set_read_timeout(Some(bound)).expect("settable");
+        let mut buffer = [0; 16];
+        assert_eq!(dns.recv(&mut buffer).expect("arrives"), 8);
+        // What stays on loopback is the pod's own business.
+        let own = std::net::TcpListener::bind("127.0.0.1:0").expect("free");
+        TcpStream::connect_timeout(&own.local_addr().expect("bound"), bound).expect("not captured");
+        own.accept().expect("here");
+    }
+
+    #[test]
+    fn connections_and_questions_are_captured_by_nft() {
+        in_own_network(|| {
+            let pid = nix::unistd::gettid().as_raw();
+            apply(pid, &rules(None)).expect("accepted");
+            apply(pid, &rules(Some(5353))).expect("accepted in place of the first");
+            check_redirection();
+        });
+    }
+
+    #[test]
+    fn connections_and_questions_are_captured_by_iptables() {
+        if !Command::new("iptables-restore")
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            eprintln!("skipped: needs iptables-restore");
+            return;
+        }
+        in_own_network(|| {
+            let pid = nix::unistd::gettid().as_raw();
+            run(pid, Tool::IptablesRestore, &rules(Some(5353))).expect("accepted");
+            check_redirection();
+        });
     }
 }

@@ -177,11 +177,7 @@ impl Runtime for DockerRuntime {
     async fn pods(&self) -> Result<Vec<PodRef>, RuntimeError> {
         let listed = engine::list(&self.shared.docker, &[self.shared.labels.cluster_filter()]).await?;
         let mut seen = HashSet::new();
-        Ok(listed
-            .iter()
-            .filter_map(engine::pod_of)
-            .filter(|pod| seen.insert(pod.uid.clone()))
-            .collect())
+        Ok(listed.iter().filter_map(engine::pod_of).filter(|pod| seen.insert(pod.uid.clone())).collect())
     }
 
     async fn ensure_sandbox(&self, pod: &PodRef, sidecar: bool) -> Result<Sandbox, RuntimeError> {
