@@ -112,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn the_real_envoy_accepts_it() {
+        let run = |arguments: &[&str]| std::process::Command::new("envoy").args(arguments).output();
+        if !run(&["--version"]).is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: no Envoy on this machine");
+            return;
+        }
+        let mut inputs = inputs("127.0.0.1");
+        inputs.admin = SocketAddr::from(([127, 0, 0, 1], 0));
+        let file = bootstrap(&inputs).to_string();
+        let output = run(&["--mode", "validate", "--config-yaml", &file]).expect("it ran before");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
     fn a_gateway_serves_no_pod() {
         let file = bootstrap(&BootstrapInputs {
             id: ProxyId::Gateway { node: "node-a".into() },
