@@ -172,7 +172,8 @@ fn operator(text: &str) -> Result<Operator, String> {
 }
 
 fn header(argument: &str) -> Result<(String, Option<String>, Option<usize>), String> {
-    let (inside, after) = argument.split_once(')').ok_or_else(|| format!("({argument} has no closing bracket"))?;
+    let (inside, after) =
+        argument.split_once(')').ok_or_else(|| format!("({argument} has no closing bracket"))?;
     let length = match after.strip_prefix(':') {
         None if after.is_empty() => None,
         Some(digits) => Some(digits.parse().map_err(|_| format!("{digits:?} is not a length"))?),
@@ -230,7 +231,9 @@ impl Operator {
         let text = |text: String| Field::Text(Cow::Owned(text));
         match self {
             Self::StartTime => {
-                let start = jiff::Timestamp::now().checked_sub(entry.duration).unwrap_or_else(|_| jiff::Timestamp::now());
+                let start = jiff::Timestamp::now()
+                    .checked_sub(entry.duration)
+                    .unwrap_or_else(|_| jiff::Timestamp::now());
                 text(start.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
             }
             Self::Protocol => match entry.request.map(|head| head.version) {
@@ -276,7 +279,9 @@ fn field<'e>(head: Option<&'e Head>, name: &str, or: Option<&str>, length: Optio
         ":path" => Some(head.target()).filter(|text| !text.is_empty()),
         ":authority" | "host" => Some(head.authority()).filter(|text| !text.is_empty()),
         ":scheme" => Some(&b"http"[..]),
-        name => head.fields().find(|(_, n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, _, value)| value),
+        name => {
+            head.fields().find(|(_, n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, _, value)| value)
+        }
     };
     match find(name).or_else(|| or.and_then(find)) {
         None => Field::Missing,
@@ -295,7 +300,14 @@ mod tests {
     fn line(format: &Format) -> String {
         let mut head = Head::default();
         parse::request(b"GET /a?b HTTP/1.1\r\nHost: web\r\nUser-Agent: te\x01\"st\r\n\r\n", &mut head, 100)
-            .unwrap_or_else(|_| parse::request(b"GET /a?b HTTP/1.1\r\nHost: web\r\nUser-Agent: te\tst\r\n\r\n", &mut head, 100).expect("valid"));
+            .unwrap_or_else(|_| {
+                parse::request(
+                    b"GET /a?b HTTP/1.1\r\nHost: web\r\nUser-Agent: te\tst\r\n\r\n",
+                    &mut head,
+                    100,
+                )
+                .expect("valid")
+            });
         let record = Record { status: 200, bytes_sent: 5, ..Record::default() };
         let entry = Entry {
             request: Some(&head),
@@ -310,7 +322,9 @@ mod tests {
 
     #[test]
     fn text_has_the_values_and_no_control_characters() {
-        let format = Format::text("%REQ(:METHOD)% %REQ(X-NO?:PATH):2% %RESPONSE_CODE% %RESPONSE_FLAGS% %% %REQ(user-agent)%\n");
+        let format = Format::text(
+            "%REQ(:METHOD)% %REQ(X-NO?:PATH):2% %RESPONSE_CODE% %RESPONSE_FLAGS% %% %REQ(user-agent)%\n",
+        );
         assert_eq!(line(&format.expect("valid")), "GET /a 200 - % te st\n");
         assert!(Format::text(DEFAULT).is_ok());
     }

@@ -45,7 +45,8 @@ impl Output {
     fn start(target: impl Write + Send + 'static, dropped: &Arc<AtomicU64>) -> Self {
         let (sender, lines) = sync_channel(QUEUE);
         // Ends when the last sender is gone. A failure to start leaves every line to be counted as dropped.
-        let started = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(target, &lines));
+        let started =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(target, &lines));
         if let Err(error) = started {
             tracing::error!(%error, "cannot start the access log writer");
         }

@@ -97,8 +97,13 @@ impl Admin {
             "/listeners" => text(StatusCode::OK, self.listeners_text()),
             "/config_dump" => json(&self.config_dump()),
             "/" | "/help" => text(StatusCode::OK, show::HELP.to_owned()),
-            "/healthcheck/fail" | "/healthcheck/ok" | "/drain_listeners" | "/quitquitquit" | "/logging" if !post => {
-                text(StatusCode::METHOD_NOT_ALLOWED, format!("Method {} not allowed, POST required.\n", request.method()))
+            "/healthcheck/fail" | "/healthcheck/ok" | "/drain_listeners" | "/quitquitquit" | "/logging"
+                if !post =>
+            {
+                text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    format!("Method {} not allowed, POST required.\n", request.method()),
+                )
             }
             "/healthcheck/fail" => {
                 self.shared.failing.store(true, Ordering::Relaxed);
@@ -145,7 +150,9 @@ impl Admin {
                 response.headers_mut().insert(header::CONTENT_TYPE, kind);
                 response
             }
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}\n")),
+            Err(error) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}\n"))
+            }
         }
     }
 
@@ -190,7 +197,9 @@ fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Ful
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     // Admin answers are about now, and no page of another origin has any business with them.
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, max-age=0"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, max-age=0"));
     response.headers_mut().insert("x-content-type-options", header::HeaderValue::from_static("nosniff"));
     response
 }

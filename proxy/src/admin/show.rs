@@ -59,16 +59,30 @@ impl Admin {
         };
         {
             let state = self.state.lock();
-            numbers.gauges.push(("envoy_control_plane_connected_state", None, f64::from(u8::from(state.updates.connected))));
+            numbers.gauges.push((
+                "envoy_control_plane_connected_state",
+                None,
+                f64::from(u8::from(state.updates.connected)),
+            ));
             numbers.gauges.push(("envoy_cluster_manager_active_clusters", None, state.clusters.len() as f64));
-            numbers.gauges.push(("envoy_listener_manager_total_listeners_active", None, state.listeners.len() as f64));
+            numbers.gauges.push((
+                "envoy_listener_manager_total_listeners_active",
+                None,
+                state.listeners.len() as f64,
+            ));
             numbers.counters.push(("envoy_xds_update_success", state.updates.accepted));
             numbers.counters.push(("envoy_xds_update_rejected", state.updates.rejected));
-            numbers.counters.push(("envoy_access_logs_dropped", self.shared.log_lines_dropped.load(Ordering::Relaxed)));
+            numbers
+                .counters
+                .push(("envoy_access_logs_dropped", self.shared.log_lines_dropped.load(Ordering::Relaxed)));
             for (name, entry) in &state.clusters {
                 let set = entry.cluster.endpoints.load();
                 let healthy = set.eligible.iter().filter(|host| entry.cluster.is_fit(&host.endpoint)).count();
-                numbers.gauges.push(("envoy_cluster_membership_total", Some(name.clone()), set.hosts.len() as f64));
+                numbers.gauges.push((
+                    "envoy_cluster_membership_total",
+                    Some(name.clone()),
+                    set.hosts.len() as f64,
+                ));
                 numbers.gauges.push(("envoy_cluster_membership_healthy", Some(name.clone()), healthy as f64));
             }
         }
@@ -113,7 +127,8 @@ impl Admin {
                     let _ = writeln!(text, "{name}::{address}::{counter}::{value}");
                 }
                 let _ = writeln!(text, "{name}::{address}::hostname::{}", host.endpoint.hostname);
-                let _ = writeln!(text, "{name}::{address}::health_flags::{}", health_flags(&entry.cluster, host));
+                let _ =
+                    writeln!(text, "{name}::{address}::health_flags::{}", health_flags(&entry.cluster, host));
                 let _ = writeln!(text, "{name}::{address}::weight::{}", host.weight);
                 let _ = writeln!(text, "{name}::{address}::region::{}", host.zone.region);
                 let _ = writeln!(text, "{name}::{address}::zone::{}", host.zone.zone);
@@ -175,7 +190,8 @@ impl Admin {
         let version = |type_: &str| state.versions.get(type_).cloned().unwrap_or_default();
         let resource = |value: Result<Value, weft_xds::json::ConfigError>| value.unwrap_or_default();
         let split = |items: Vec<(bool, Value)>| -> (Vec<Value>, Vec<Value>) {
-            let (of_file, of_server): (Vec<_>, Vec<_>) = items.into_iter().partition(|(from_file, _)| *from_file);
+            let (of_file, of_server): (Vec<_>, Vec<_>) =
+                items.into_iter().partition(|(from_file, _)| *from_file);
             (of_file.into_iter().map(|(_, v)| v).collect(), of_server.into_iter().map(|(_, v)| v).collect())
         };
         let (static_clusters, dynamic_clusters) = split(

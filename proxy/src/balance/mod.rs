@@ -54,8 +54,10 @@ pub(crate) fn pick(
     }
     let fit = hosts.iter().filter(|host| cluster.is_fit(&host.endpoint)).count();
     let panic = (fit as f64) * 100.0 < cluster.panic_threshold * hosts.len() as f64;
-    let acceptable =
-        |host: &Host| if panic { !tried.contains(&host.endpoint.id) } else { usable(host) };
+    let acceptable = |host: &Host| if panic { !tried.contains(&host.endpoint.id) } else { usable(host) };
+    if acceptable(&hosts[first]) {
+        return Some(Arc::clone(&hosts[first].endpoint));
+    }
     for _ in 0..hosts.len().min(8) {
         let index = choose(cluster.policy, set, turn, random);
         if acceptable(&hosts[index]) {
@@ -101,7 +103,11 @@ pub(crate) fn schedule(weights: &[u32]) -> Vec<u32> {
 fn choose(policy: Policy, set: &EndpointSet, turn: &Cell<usize>, random: &Random) -> usize {
     let count = set.eligible.len();
     let weighted = |position: usize| {
-        if set.schedule.is_empty() { position % count } else { set.schedule[position % set.schedule.len()] as usize }
+        if set.schedule.is_empty() {
+            position % count
+        } else {
+            set.schedule[position % set.schedule.len()] as usize
+        }
     };
     match policy {
         Policy::RoundRobin => {

@@ -54,8 +54,14 @@ fn pick_many(cluster: &Cluster, count: usize) -> HashMap<u16, usize> {
 
 #[test]
 fn round_robin_gives_each_its_weight() {
-    assert_eq!(pick_many(&cluster(Policy::RoundRobin, &[1, 1, 1]), 300), HashMap::from([(1000, 100), (1001, 100), (1002, 100)]));
-    assert_eq!(pick_many(&cluster(Policy::RoundRobin, &[1, 3]), 400), HashMap::from([(1000, 100), (1001, 300)]));
+    assert_eq!(
+        pick_many(&cluster(Policy::RoundRobin, &[1, 1, 1]), 300),
+        HashMap::from([(1000, 100), (1001, 100), (1002, 100)])
+    );
+    assert_eq!(
+        pick_many(&cluster(Policy::RoundRobin, &[1, 3]), 400),
+        HashMap::from([(1000, 100), (1001, 300)])
+    );
 }
 
 #[test]

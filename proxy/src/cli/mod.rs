@@ -130,8 +130,8 @@ fn load(args: &Args) -> Result<Bootstrap, LoadError> {
     let file = match &args.config_path {
         None => None,
         Some(path) => {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| LoadError::Read { path: path.clone(), source })?;
             Some(text)
         }
     };

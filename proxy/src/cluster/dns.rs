@@ -60,7 +60,9 @@ pub(crate) async fn run(cluster: Weak<Cluster>, config: DnsConfig) {
                     let set = EndpointSet::new(&hosts, &cluster.endpoints.load());
                     cluster.replace_endpoints(set);
                 }
-                None => tracing::debug!(cluster = %cluster.name, "names not resolved, the last addresses stay"),
+                None => {
+                    tracing::debug!(cluster = %cluster.name, "names not resolved, the last addresses stay")
+                }
             }
             if config.respect_ttl {
                 next = ttl.unwrap_or(config.refresh).max(MIN_REFRESH);
@@ -74,7 +76,10 @@ pub(crate) async fn run(cluster: Weak<Cluster>, config: DnsConfig) {
 }
 
 /// All endpoints and the shortest life of a record, or no endpoints if a name could not be resolved.
-async fn resolve(resolver: &TokioResolver, config: &DnsConfig) -> (Option<Vec<HostConfig>>, Option<Duration>) {
+async fn resolve(
+    resolver: &TokioResolver,
+    config: &DnsConfig,
+) -> (Option<Vec<HostConfig>>, Option<Duration>) {
     let mut hosts = Vec::new();
     let mut shortest: Option<Duration> = None;
     for named in &config.hosts {

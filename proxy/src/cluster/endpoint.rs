@@ -209,7 +209,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_stays_keeps_its_state_and_only_healthy_ones_are_eligible() {
-        let first = EndpointSet::new(&[config(1, Status::Healthy), config(2, Status::Healthy)], &EndpointSet::default());
+        let first = EndpointSet::new(
+            &[config(1, Status::Healthy), config(2, Status::Healthy)],
+            &EndpointSet::default(),
+        );
         let second = EndpointSet::new(
             &[config(2, Status::Healthy), config(3, Status::Draining), config(4, Status::Unhealthy)],
             &first,
@@ -220,7 +223,10 @@ mod tests {
 
     #[test]
     fn an_address_counts_once() {
-        let set = EndpointSet::new(&[config(1, Status::Healthy), config(1, Status::Healthy)], &EndpointSet::default());
+        let set = EndpointSet::new(
+            &[config(1, Status::Healthy), config(1, Status::Healthy)],
+            &EndpointSet::default(),
+        );
         assert_eq!(set.hosts.len(), 1);
     }
 }

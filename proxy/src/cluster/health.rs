@@ -71,7 +71,8 @@ pub(crate) async fn run(cluster: Weak<Cluster>, check: HealthCheck) {
         streaks.retain(|id, _| set.hosts.iter().any(|host| host.endpoint.id == *id));
         let mut probes = JoinSet::new();
         for host in &set.hosts {
-            let (endpoint, check, name) = (Arc::clone(&host.endpoint), check.clone(), Arc::clone(&strong.name));
+            let (endpoint, check, name) =
+                (Arc::clone(&host.endpoint), check.clone(), Arc::clone(&strong.name));
             probes.spawn(async move {
                 let passed = probe(&endpoint, &check, &name).await;
                 (endpoint, passed)
@@ -80,7 +81,8 @@ pub(crate) async fn run(cluster: Weak<Cluster>, check: HealthCheck) {
         drop(strong);
         while let Some(result) = probes.join_next().await {
             let Ok((endpoint, passed)) = result else { continue };
-            let failing = streaks.entry(endpoint.id).or_default().record(passed, &check, endpoint.is_failing_checks());
+            let failing =
+                streaks.entry(endpoint.id).or_default().record(passed, &check, endpoint.is_failing_checks());
             if failing != endpoint.is_failing_checks() {
                 tracing::info!(endpoint = %endpoint.address, healthy = !failing, "health check result changed");
                 endpoint.set_failing_checks(failing);

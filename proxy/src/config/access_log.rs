@@ -26,7 +26,11 @@ use crate::access_log::{
 };
 
 /// Compiles the field `access_log` of the message at `path`.
-pub(super) fn compile(path: &Path, logs: &[ProtoLog], names: &mut Names) -> Result<Vec<Arc<AccessLog>>, ConfigError> {
+pub(super) fn compile(
+    path: &Path,
+    logs: &[ProtoLog],
+    names: &mut Names,
+) -> Result<Vec<Arc<AccessLog>>, ConfigError> {
     logs.iter().enumerate().map(|(index, log)| one(&path.item("access_log", index), log, names)).collect()
 }
 
@@ -44,7 +48,9 @@ fn one(path: &Path, message: &ProtoLog, names: &mut Names) -> Result<Arc<AccessL
                 Some(FileFormat::Format(text)) => {
                     Some(Format::text(text).map_err(|reason| path.field("format").error(reason))?)
                 }
-                Some(FileFormat::JsonFormat(fields)) => Some(json_format(&path.field("json_format"), fields)?),
+                Some(FileFormat::JsonFormat(fields)) => {
+                    Some(json_format(&path.field("json_format"), fields)?)
+                }
                 Some(FileFormat::TypedJsonFormat(fields)) => {
                     Some(json_format(&path.field("typed_json_format"), fields)?)
                 }
@@ -78,7 +84,9 @@ fn one(path: &Path, message: &ProtoLog, names: &mut Names) -> Result<Arc<AccessL
         Some(format) => format,
         None => Format::text(format::DEFAULT).map_err(|reason| path.error(reason))?,
     };
-    let output = names.log_output(&target).map_err(|error| path.field("path").error(format!("cannot open {target:?}: {error}")))?;
+    let output = names
+        .log_output(&target)
+        .map_err(|error| path.field("path").error(format!("cannot open {target:?}: {error}")))?;
     Ok(Arc::new(AccessLog { format, output }))
 }
 

@@ -8,8 +8,8 @@ use weft_xds::{
         bootstrap::v3::Bootstrap,
         cluster::v3::Cluster,
         core::v3::{
-            ApiConfigSource, ConfigSource, Node, api_config_source::ApiType, config_source::ConfigSourceSpecifier,
-            grpc_service::TargetSpecifier,
+            ApiConfigSource, ConfigSource, Node, api_config_source::ApiType,
+            config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier,
         },
         listener::v3::Listener,
     },
@@ -86,7 +86,8 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
         let path = path.field("cluster_manager");
         unsupported!(path, manager; local_cluster_name, outlier_detection, upstream_bind_config);
         if let Some(source) = &manager.load_stats_config {
-            settings.load_reports = Some(server(&path.field("load_stats_config"), source, &settings.clusters)?);
+            settings.load_reports =
+                Some(server(&path.field("load_stats_config"), source, &settings.clusters)?);
         }
     }
     Ok(settings)
@@ -112,7 +113,9 @@ fn known_clusters(settings: &Settings, names: &Names) -> Result<(), ConfigError>
     }
     for name in names.cluster_names() {
         if !settings.clusters.iter().any(|cluster| cluster.name == *name) {
-            return Err(Path::root("static_resources").field("clusters").error(format!("there is no cluster {name:?}")));
+            return Err(Path::root("static_resources")
+                .field("clusters")
+                .error(format!("there is no cluster {name:?}")));
         }
     }
     Ok(())
@@ -154,9 +157,9 @@ fn server(path: &Path, source: &ApiConfigSource, clusters: &[Cluster]) -> Result
             let path = path.field("google_grpc");
             unsupported!(path, grpc; channel_credentials, channel_credentials_plugin, call_credentials,
                 call_credentials_plugin, credentials_factory_name, config, channel_args);
-            grpc.target_uri
-                .parse()
-                .map_err(|error: weft_xds::transport::AddressError| path.field("target_uri").error(error.to_string()))
+            grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
+                path.field("target_uri").error(error.to_string())
+            })
         }
         None => Err(path.field("envoy_grpc").missing()),
     }

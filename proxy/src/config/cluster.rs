@@ -98,7 +98,8 @@ pub(crate) fn compile(
             config.healthy_panic_threshold.as_ref().map_or(50.0, |percent| percent.value)
         }
     };
-    let keepalive = message.upstream_connection_options.as_ref().and_then(|options| options.tcp_keepalive.as_ref());
+    let keepalive =
+        message.upstream_connection_options.as_ref().and_then(|options| options.tcp_keepalive.as_ref());
     let seconds = |value: Option<&weft_xds::pb::google::protobuf::UInt32Value>| {
         value.map(|value| Duration::from_secs(u64::from(value.value)))
     };
@@ -106,9 +107,12 @@ pub(crate) fn compile(
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         name: message.name.as_str().into(),
         discovery,
-        connect_timeout: value::maybe_duration(&path.field("connect_timeout"), message.connect_timeout.as_ref())?
-            .filter(|timeout| !timeout.is_zero())
-            .unwrap_or(Duration::from_secs(5)),
+        connect_timeout: value::maybe_duration(
+            &path.field("connect_timeout"),
+            message.connect_timeout.as_ref(),
+        )?
+        .filter(|timeout| !timeout.is_zero())
+        .unwrap_or(Duration::from_secs(5)),
         protocol: protocol.protocol,
         http2: protocol.http2,
         policy: policy(path, message)?,
@@ -133,7 +137,11 @@ pub(crate) fn compile(
             .map(|(index, check)| health::compile(&path.item("health_checks", index), check))
             .collect::<Result<_, _>>()?,
         endpoints: ArcSwap::from_pointee(endpoints),
-        stats: shared.registry.cluster(if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name }),
+        stats: shared.registry.cluster(if message.alt_stat_name.is_empty() {
+            &message.name
+        } else {
+            &message.alt_stat_name
+        }),
     })
 }
 
@@ -146,7 +154,8 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
         Some(ClusterDiscoveryType::ClusterType(_)) => return Err(path.field("cluster_type").unsupported()),
     };
     let dns = |logical: bool| -> Result<Discovery, ConfigError> {
-        let assignment = message.load_assignment.as_ref().ok_or_else(|| path.field("load_assignment").missing())?;
+        let assignment =
+            message.load_assignment.as_ref().ok_or_else(|| path.field("load_assignment").missing())?;
         let path_of = path.field("load_assignment");
         let hosts = endpoint::named(&path_of, assignment)?;
         if logical && hosts.len() != 1 {
@@ -169,7 +178,8 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
     match kind {
         DiscoveryType::Static => Ok(Discovery::Static),
         DiscoveryType::Eds => {
-            let service = message.eds_cluster_config.as_ref().map_or("", |config| config.service_name.as_str());
+            let service =
+                message.eds_cluster_config.as_ref().map_or("", |config| config.service_name.as_str());
             let service_name = if service.is_empty() { message.name.clone() } else { service.to_owned() };
             Ok(Discovery::Eds { service_name })
         }
@@ -215,7 +225,9 @@ fn policy(path: &Path, message: &ProtoCluster) -> Result<Policy, ConfigError> {
         Ok(LbPolicy::RoundRobin | LbPolicy::ClusterProvided) => Ok(Policy::RoundRobin),
         Ok(LbPolicy::LeastRequest) => Ok(Policy::PeakEwma),
         Ok(LbPolicy::Random) => Ok(Policy::Random),
-        Ok(policy) => Err(path.field("lb_policy").error(format!("{} is not supported", policy.as_str_name()))),
+        Ok(policy) => {
+            Err(path.field("lb_policy").error(format!("{} is not supported", policy.as_str_name())))
+        }
         Err(_) => Err(path.field("lb_policy").error("is not a known value")),
     }
 }
@@ -239,7 +251,8 @@ fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError
         if let Some(options) = &message.common_http_protocol_options {
             result.common(&path.field("common_http_protocol_options"), options)?;
         }
-        result.max_requests = message.max_requests_per_connection.as_ref().map(|max| max.value).filter(|max| *max > 0);
+        result.max_requests =
+            message.max_requests_per_connection.as_ref().map(|max| max.value).filter(|max| *max > 0);
         if message.protocol_selection != 0 {
             result.protocol = UpstreamProtocol::Downstream;
         }
@@ -262,7 +275,9 @@ fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError
         }
         match &options.upstream_protocol_options {
             None => {}
-            Some(UpstreamProtocolOptions::AutoConfig(_)) => return Err(path.field("auto_config").unsupported()),
+            Some(UpstreamProtocolOptions::AutoConfig(_)) => {
+                return Err(path.field("auto_config").unsupported());
+            }
             Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => {
                 let path = path.field("use_downstream_protocol_config");
                 unsupported!(path, config; http3_protocol_options);
@@ -321,9 +336,15 @@ pub(super) fn http2(path: &Path, options: &Http2ProtocolOptions) -> Result<Http2
         }
     };
     Ok(Http2Settings {
-        max_concurrent_streams: value::number(options.max_concurrent_streams.as_ref(), defaults.max_concurrent_streams),
+        max_concurrent_streams: value::number(
+            options.max_concurrent_streams.as_ref(),
+            defaults.max_concurrent_streams,
+        ),
         stream_window: value::number(options.initial_stream_window_size.as_ref(), defaults.stream_window),
-        connection_window: value::number(options.initial_connection_window_size.as_ref(), defaults.connection_window),
+        connection_window: value::number(
+            options.initial_connection_window_size.as_ref(),
+            defaults.connection_window,
+        ),
         keepalive,
     })
 }
@@ -365,7 +386,9 @@ fn outlier(path: &Path, message: &OutlierDetection) -> Result<Outlier, ConfigErr
         ("enforcing_failure_percentage", &message.enforcing_failure_percentage),
     ] {
         if value.as_ref().is_some_and(|value| value.value != 0) {
-            return Err(path.field(name).error("only consecutive_5xx is supported; set this to 0 or leave it out"));
+            return Err(path
+                .field(name)
+                .error("only consecutive_5xx is supported; set this to 0 or leave it out"));
         }
     }
     let enforcing = value::number(message.enforcing_consecutive_5xx.as_ref(), 100);
@@ -377,7 +400,11 @@ fn outlier(path: &Path, message: &OutlierDetection) -> Result<Outlier, ConfigErr
     let max = value::maybe_duration(&path.field("max_ejection_time"), message.max_ejection_time.as_ref())?
         .unwrap_or(Duration::from_secs(300));
     Ok(Outlier {
-        consecutive_5xx: if enforcing == 0 { u32::MAX } else { value::number(message.consecutive_5xx.as_ref(), 5).max(1) },
+        consecutive_5xx: if enforcing == 0 {
+            u32::MAX
+        } else {
+            value::number(message.consecutive_5xx.as_ref(), 5).max(1)
+        },
         base_ejection: base,
         max_ejection: max.max(base),
         max_percent: value::number(message.max_ejection_percent.as_ref(), 10),
@@ -391,7 +418,8 @@ impl Protocol {
     fn common(&mut self, path: &Path, options: &CommonOptions) -> Result<(), ConfigError> {
         unsupported!(path, options; max_connection_duration, max_connection_duration_jitter, max_headers_count,
             max_response_headers_kb, max_stream_duration, headers_with_underscores_action);
-        self.idle_timeout = value::limit(&path.field("idle_timeout"), options.idle_timeout.as_ref(), Some(POOL_IDLE))?;
+        self.idle_timeout =
+            value::limit(&path.field("idle_timeout"), options.idle_timeout.as_ref(), Some(POOL_IDLE))?;
         if let Some(max) = &options.max_requests_per_connection {
             self.max_requests = Some(max.value).filter(|max| *max > 0);
         }

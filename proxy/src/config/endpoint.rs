@@ -64,7 +64,9 @@ pub(crate) fn named(path: &Path, message: &ClusterLoadAssignment) -> Result<Vec<
             let path = path.item("lb_endpoints", index);
             let inner = match &endpoint.host_identifier {
                 Some(HostIdentifier::Endpoint(inner)) => inner,
-                Some(HostIdentifier::EndpointName(_)) => return Err(path.field("endpoint_name").unsupported()),
+                Some(HostIdentifier::EndpointName(_)) => {
+                    return Err(path.field("endpoint_name").unsupported());
+                }
                 None => return Err(path.field("endpoint").missing()),
             };
             let status = match HealthStatus::try_from(endpoint.health_status) {

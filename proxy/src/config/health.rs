@@ -18,7 +18,11 @@ pub(super) fn compile(path: &Path, message: &ProtoCheck) -> Result<HealthCheck, 
         let path = path.field(name);
         value::maybe_duration(&path, value)?.filter(|value| !value.is_zero()).ok_or_else(|| path.missing())
     };
-    let probe = match message.health_checker.as_ref().ok_or_else(|| path.field("http_health_check").missing())? {
+    let probe = match message
+        .health_checker
+        .as_ref()
+        .ok_or_else(|| path.field("http_health_check").missing())?
+    {
         HealthChecker::HttpHealthCheck(http) => {
             let path = path.field("http_health_check");
             unsupported!(path, http; send, receive, request_headers_to_add, request_headers_to_remove,
@@ -44,15 +48,16 @@ pub(super) fn compile(path: &Path, message: &ProtoCheck) -> Result<HealthCheck, 
         HealthChecker::TcpHealthCheck(tcp) => {
             let path = path.field("tcp_health_check");
             unsupported!(path, tcp; proxy_protocol_config);
-            let bytes = |path: &Path, payload: &weft_xds::pb::envoy::config::core::v3::health_check::Payload| {
-                match &payload.payload {
-                    Some(Payload::Text(text)) => {
-                        from_hex(text).ok_or_else(|| path.field("text").error("must be hexadecimal"))
+            let bytes =
+                |path: &Path, payload: &weft_xds::pb::envoy::config::core::v3::health_check::Payload| {
+                    match &payload.payload {
+                        Some(Payload::Text(text)) => {
+                            from_hex(text).ok_or_else(|| path.field("text").error("must be hexadecimal"))
+                        }
+                        Some(Payload::Binary(bytes)) => Ok(bytes.clone()),
+                        None => Ok(Vec::new()),
                     }
-                    Some(Payload::Binary(bytes)) => Ok(bytes.clone()),
-                    None => Ok(Vec::new()),
-                }
-            };
+                };
             let send = tcp.send.as_ref().map(|payload| bytes(&path.field("send"), payload)).transpose()?;
             let receive = tcp
                 .receive

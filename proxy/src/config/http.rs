@@ -91,7 +91,11 @@ pub(super) fn compile(
         stats: shared.registry.http(&message.stat_prefix),
         codec,
         routes,
-        server_name: if message.server_name.is_empty() { b"weft".to_vec() } else { server_name(path, message)? },
+        server_name: if message.server_name.is_empty() {
+            b"weft".to_vec()
+        } else {
+            server_name(path, message)?
+        },
         server_header,
         forwarded: Forwarded {
             use_remote_address: message.use_remote_address.as_ref().is_some_and(|value| value.value),
@@ -123,7 +127,9 @@ fn filters(path: &Path, filters: &[HttpFilter]) -> Result<bool, ConfigError> {
         let path = path.field("typed_config");
         let config = match &filter.config_type {
             Some(ConfigType::TypedConfig(config)) => config,
-            Some(ConfigType::ConfigDiscovery(_)) => return Err(path.error("config_discovery is not supported")),
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                return Err(path.error("config_discovery is not supported"));
+            }
             None => return Err(path.missing()),
         };
         let name = any::type_name(&config.type_url);
@@ -132,7 +138,9 @@ fn filters(path: &Path, filters: &[HttpFilter]) -> Result<bool, ConfigError> {
                 tracing::warn!(filter = name, "optional filter is not supported and left out");
                 continue;
             }
-            return Err(path.field("@type").error(format!("filter {:?} ({name}) is not supported", filter.name)));
+            return Err(path
+                .field("@type")
+                .error(format!("filter {:?} ({name}) is not supported", filter.name)));
         }
         if suppress.is_some() || index + 1 != filters.len() {
             return Err(path.error("the router must be the last filter"));
@@ -151,11 +159,8 @@ fn bounds(path: &Path, message: &HttpConnectionManager) -> Result<(Limits, Timeo
         return Err(path.field("max_request_headers_kb").error(format!("must be from 1 to {MAX_HEAD_KB}")));
     }
     let seconds = |count| Some(Duration::from_secs(count));
-    let stream_idle = value::limit(
-        &path.field("stream_idle_timeout"),
-        message.stream_idle_timeout.as_ref(),
-        seconds(300),
-    )?;
+    let stream_idle =
+        value::limit(&path.field("stream_idle_timeout"), message.stream_idle_timeout.as_ref(), seconds(300))?;
     let mut limits = Limits {
         head_bytes: head_kb as usize * 1024,
         head_fields: parse::DEFAULT_MAX_FIELDS,
@@ -175,7 +180,8 @@ fn bounds(path: &Path, message: &HttpConnectionManager) -> Result<(Limits, Timeo
         let path = path.field("common_http_protocol_options");
         unsupported!(path, common; max_connection_duration, max_connection_duration_jitter, max_response_headers_kb,
             max_stream_duration, headers_with_underscores_action);
-        timeouts.idle = value::limit(&path.field("idle_timeout"), common.idle_timeout.as_ref(), timeouts.idle)?;
+        timeouts.idle =
+            value::limit(&path.field("idle_timeout"), common.idle_timeout.as_ref(), timeouts.idle)?;
         if let Some(count) = &common.max_headers_count {
             if count.value == 0 || count.value as usize > parse::MAX_FIELDS {
                 let reason = format!("must be from 1 to {}", parse::MAX_FIELDS);
@@ -207,17 +213,19 @@ fn upgrades(path: &Path, message: &HttpConnectionManager) -> Result<Vec<String>,
 
 fn path_rules(path: &Path, message: &HttpConnectionManager) -> Result<PathRules, ConfigError> {
     let action = path.field("path_with_escaped_slashes_action");
-    let escaped_slashes = match PathWithEscapedSlashesAction::try_from(message.path_with_escaped_slashes_action) {
-        Ok(
-            PathWithEscapedSlashesAction::ImplementationSpecificDefault | PathWithEscapedSlashesAction::KeepUnchanged,
-        ) => EscapedSlashes::Keep,
-        Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
-        Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
-        Ok(PathWithEscapedSlashesAction::UnescapeAndRedirect) => {
-            return Err(action.error("UNESCAPE_AND_REDIRECT is not supported"));
-        }
-        Err(_) => return Err(action.error("is not a known value")),
-    };
+    let escaped_slashes =
+        match PathWithEscapedSlashesAction::try_from(message.path_with_escaped_slashes_action) {
+            Ok(
+                PathWithEscapedSlashesAction::ImplementationSpecificDefault
+                | PathWithEscapedSlashesAction::KeepUnchanged,
+            ) => EscapedSlashes::Keep,
+            Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
+            Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
+            Ok(PathWithEscapedSlashesAction::UnescapeAndRedirect) => {
+                return Err(action.error("UNESCAPE_AND_REDIRECT is not supported"));
+            }
+            Err(_) => return Err(action.error("is not a known value")),
+        };
     Ok(PathRules {
         // On unless switched off: routing by a path that the upstream reads differently helps nobody but attackers.
         normalize: message.normalize_path.as_ref().is_none_or(|normalize| normalize.value),

@@ -8,7 +8,8 @@ use weft_xds::{
         config::{
             core::v3::CidrRange,
             listener::v3::{
-                Filter, FilterChain as ProtoChain, FilterChainMatch, Listener as ProtoListener, filter, listener_filter,
+                Filter, FilterChain as ProtoChain, FilterChainMatch, Listener as ProtoListener, filter,
+                listener_filter,
             },
         },
         extensions::filters::network::{
@@ -174,7 +175,12 @@ fn networks(path: &Path, name: &str, ranges: &[CidrRange]) -> Result<Vec<(IpAddr
         .collect()
 }
 
-fn handler(path: &Path, message: &ProtoChain, shared: &Shared, names: &mut Names) -> Result<Handler, ConfigError> {
+fn handler(
+    path: &Path,
+    message: &ProtoChain,
+    shared: &Shared,
+    names: &mut Names,
+) -> Result<Handler, ConfigError> {
     unsupported!(path, message; transport_socket, transport_socket_connect_timeout);
     #[expect(deprecated, reason = "checked only to be refused")]
     {
@@ -186,11 +192,18 @@ fn handler(path: &Path, message: &ProtoChain, shared: &Shared, names: &mut Names
     network_filter(&path.item("filters", 0), filter, shared, names)
 }
 
-fn network_filter(path: &Path, filter: &Filter, shared: &Shared, names: &mut Names) -> Result<Handler, ConfigError> {
+fn network_filter(
+    path: &Path,
+    filter: &Filter,
+    shared: &Shared,
+    names: &mut Names,
+) -> Result<Handler, ConfigError> {
     let path = path.field("typed_config");
     let config = match &filter.config_type {
         Some(filter::ConfigType::TypedConfig(config)) => config,
-        Some(filter::ConfigType::ConfigDiscovery(_)) => return Err(path.error("config_discovery is not supported")),
+        Some(filter::ConfigType::ConfigDiscovery(_)) => {
+            return Err(path.error("config_discovery is not supported"));
+        }
         None => return Err(path.missing()),
     };
     match any::type_name(&config.type_url) {
@@ -202,11 +215,18 @@ fn network_filter(path: &Path, filter: &Filter, shared: &Shared, names: &mut Nam
             let message = value::unpacked(&path, any::unpack::<ProtoTcp>(config))?;
             Ok(Handler::Tcp(Arc::new(tcp_proxy(&path, &message, shared, names)?)))
         }
-        other => Err(path.field("@type").error(format!("filter {:?} ({other}) is not supported", filter.name))),
+        other => {
+            Err(path.field("@type").error(format!("filter {:?} ({other}) is not supported", filter.name)))
+        }
     }
 }
 
-fn tcp_proxy(path: &Path, message: &ProtoTcp, shared: &Shared, names: &mut Names) -> Result<TcpProxy, ConfigError> {
+fn tcp_proxy(
+    path: &Path,
+    message: &ProtoTcp,
+    shared: &Shared,
+    names: &mut Names,
+) -> Result<TcpProxy, ConfigError> {
     unsupported!(path, message; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout,
         backoff_options, hash_policy, tunneling_config, max_downstream_connection_duration,
         max_downstream_connection_duration_jitter_percentage, access_log_options, proxy_protocol_tlvs,
@@ -223,7 +243,9 @@ fn tcp_proxy(path: &Path, message: &ProtoTcp, shared: &Shared, names: &mut Names
             }
             let total = clusters.iter().try_fold(0u32, |sum, (_, weight)| sum.checked_add(*weight));
             if total.is_none_or(|total| total == 0) {
-                return Err(path.field("clusters").error("the sum of the weights must be from 1 to 4294967295"));
+                return Err(path
+                    .field("clusters")
+                    .error("the sum of the weights must be from 1 to 4294967295"));
             }
             clusters
         }

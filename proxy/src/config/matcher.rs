@@ -26,8 +26,12 @@ pub(super) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatc
     let path_match = match message.path_specifier.as_ref().ok_or_else(|| path.field("prefix").missing())? {
         PathSpecifier::Prefix(prefix) => PathMatch::Prefix { text: text(prefix), ignore_case },
         PathSpecifier::Path(exact) => PathMatch::Exact { text: text(exact), ignore_case },
-        PathSpecifier::PathSeparatedPrefix(prefix) => PathMatch::SeparatedPrefix { text: text(prefix), ignore_case },
-        PathSpecifier::SafeRegex(expression) => PathMatch::Regex(regex(&path.field("safe_regex"), expression)?),
+        PathSpecifier::PathSeparatedPrefix(prefix) => {
+            PathMatch::SeparatedPrefix { text: text(prefix), ignore_case }
+        }
+        PathSpecifier::SafeRegex(expression) => {
+            PathMatch::Regex(regex(&path.field("safe_regex"), expression)?)
+        }
         PathSpecifier::ConnectMatcher(_) => return Err(path.field("connect_matcher").unsupported()),
         PathSpecifier::PathMatchPolicy(_) => return Err(path.field("path_match_policy").unsupported()),
     };
@@ -48,7 +52,8 @@ pub(super) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatc
         Some(fraction) => {
             let path = path.field("runtime_fraction");
             unsupported!(path, fraction; runtime_key);
-            let value = fraction.default_value.as_ref().ok_or_else(|| path.field("default_value").missing())?;
+            let value =
+                fraction.default_value.as_ref().ok_or_else(|| path.field("default_value").missing())?;
             let scale = match DenominatorType::try_from(value.denominator) {
                 Ok(DenominatorType::Hundred) => 10_000,
                 Ok(DenominatorType::TenThousand) => 100,
@@ -67,7 +72,10 @@ pub(super) fn regex(path: &Path, matcher: &RegexMatcher) -> Result<regex::bytes:
 }
 
 /// An expression that may match anywhere, for rewriting.
-pub(super) fn regex_anywhere(path: &Path, matcher: &RegexMatcher) -> Result<regex::bytes::Regex, ConfigError> {
+pub(super) fn regex_anywhere(
+    path: &Path,
+    matcher: &RegexMatcher,
+) -> Result<regex::bytes::Regex, ConfigError> {
     compile(&path.field("regex"), &matcher.regex)
 }
 
@@ -113,7 +121,9 @@ fn header(path: &Path, message: &HeaderMatcher) -> Result<HeaderMatch, ConfigErr
 fn query(path: &Path, message: &QueryParameterMatcher) -> Result<QueryMatch, ConfigError> {
     let value = match &message.query_parameter_match_specifier {
         None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,
-        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => return Err(path.field("present_match").unsupported()),
+        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => {
+            return Err(path.field("present_match").unsupported());
+        }
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
             Some(text_match(&path.field("string_match"), matcher)?)
         }
@@ -128,7 +138,9 @@ fn text_match(path: &Path, message: &StringMatcher) -> Result<TextMatch, ConfigE
         MatchPattern::Prefix(text) => TextPattern::Prefix(bytes(text)),
         MatchPattern::Suffix(text) => TextPattern::Suffix(bytes(text)),
         MatchPattern::Contains(text) => TextPattern::Contains(bytes(text)),
-        MatchPattern::SafeRegex(expression) => TextPattern::Regex(regex(&path.field("safe_regex"), expression)?),
+        MatchPattern::SafeRegex(expression) => {
+            TextPattern::Regex(regex(&path.field("safe_regex"), expression)?)
+        }
         MatchPattern::Custom(_) => return Err(path.field("custom").unsupported()),
     };
     Ok(TextMatch { pattern, ignore_case: message.ignore_case })

@@ -12,13 +12,11 @@ use weft_xds::pb::envoy::config::route::v3::{
 };
 
 use super::{ConfigError, Path, matcher, state::Names, unsupported, value};
-use crate::{
-    route::{
-        Action, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, Route, Target, WeightedCluster,
-        mutate::{Mutation, Mutations},
-        retry::{RetryOn, RetryPolicy},
-        table::{RouteTable, VirtualHost},
-    },
+use crate::route::{
+    Action, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath, Route, Target, WeightedCluster,
+    mutate::{Mutation, Mutations},
+    retry::{RetryOn, RetryPolicy},
+    table::{RouteTable, VirtualHost},
 };
 
 /// Envoy's default for a whole exchange.
@@ -32,12 +30,26 @@ struct Levels {
     specific_last: bool,
 }
 
-pub(crate) fn compile(path: &Path, message: &RouteConfiguration, names: &mut Names) -> Result<RouteTable, ConfigError> {
+pub(crate) fn compile(
+    path: &Path,
+    message: &RouteConfiguration,
+    names: &mut Names,
+) -> Result<RouteTable, ConfigError> {
     unsupported!(path, message; vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies,
         vhost_header, ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
     let outer = Levels::new(message.most_specific_header_mutations_wins).with(
-        value::mutation(path, "request", &message.request_headers_to_add, &message.request_headers_to_remove)?,
-        value::mutation(path, "response", &message.response_headers_to_add, &message.response_headers_to_remove)?,
+        value::mutation(
+            path,
+            "request",
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+        )?,
+        value::mutation(
+            path,
+            "response",
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
     );
     let mut hosts = Vec::with_capacity(message.virtual_hosts.len());
     for (index, host) in message.virtual_hosts.iter().enumerate() {
@@ -47,7 +59,12 @@ pub(crate) fn compile(path: &Path, message: &RouteConfiguration, names: &mut Nam
         .map_err(|reason| path.field("virtual_hosts").error(reason))
 }
 
-fn virtual_host(path: &Path, message: &ProtoHost, outer: &Levels, names: &mut Names) -> Result<VirtualHost, ConfigError> {
+fn virtual_host(
+    path: &Path,
+    message: &ProtoHost,
+    outer: &Levels,
+    names: &mut Names,
+) -> Result<VirtualHost, ConfigError> {
     unsupported!(path, message; matcher, require_tls, rate_limits, typed_per_filter_config,
         include_request_attempt_count, include_attempt_count_in_response, retry_policy_typed_config, hedge_policy,
         include_is_timeout_retry_header, request_mirror_policies, route_specifiers);
@@ -59,17 +76,30 @@ fn virtual_host(path: &Path, message: &ProtoHost, outer: &Levels, names: &mut Na
         return Err(path.field("domains").missing());
     }
     let levels = outer.with(
-        value::mutation(path, "request", &message.request_headers_to_add, &message.request_headers_to_remove)?,
-        value::mutation(path, "response", &message.response_headers_to_add, &message.response_headers_to_remove)?,
+        value::mutation(
+            path,
+            "request",
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+        )?,
+        value::mutation(
+            path,
+            "response",
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
     );
-    let host_retry = message
-        .retry_policy
-        .as_ref()
-        .map(|policy| retry(&path.field("retry_policy"), policy))
-        .transpose()?;
+    let host_retry =
+        message.retry_policy.as_ref().map(|policy| retry(&path.field("retry_policy"), policy)).transpose()?;
     let mut routes = Vec::with_capacity(message.routes.len());
     for (index, message) in message.routes.iter().enumerate() {
-        routes.push(Arc::new(route(&path.item("routes", index), message, &levels, host_retry.as_ref(), names)?));
+        routes.push(Arc::new(route(
+            &path.item("routes", index),
+            message,
+            &levels,
+            host_retry.as_ref(),
+            names,
+        )?));
     }
     Ok(VirtualHost { domains: message.domains.clone(), routes })
 }
@@ -83,13 +113,25 @@ fn route(
 ) -> Result<Route, ConfigError> {
     unsupported!(path, message; typed_per_filter_config, tracing, route_specifiers);
     let levels = outer.with(
-        value::mutation(path, "request", &message.request_headers_to_add, &message.request_headers_to_remove)?,
-        value::mutation(path, "response", &message.response_headers_to_add, &message.response_headers_to_remove)?,
+        value::mutation(
+            path,
+            "request",
+            &message.request_headers_to_add,
+            &message.request_headers_to_remove,
+        )?,
+        value::mutation(
+            path,
+            "response",
+            &message.response_headers_to_add,
+            &message.response_headers_to_remove,
+        )?,
     );
     let matches = message.r#match.as_ref().ok_or_else(|| path.field("match").missing())?;
     let matches = matcher::route_match(&path.field("match"), matches)?;
     let action = match message.action.as_ref().ok_or_else(|| path.field("route").missing())? {
-        ProtoAction::Route(action) => Action::Forward(forward(&path.field("route"), action, host_retry, names)?),
+        ProtoAction::Route(action) => {
+            Action::Forward(forward(&path.field("route"), action, host_retry, names)?)
+        }
         ProtoAction::Redirect(action) => Action::Redirect(redirect(&path.field("redirect"), action)?),
         ProtoAction::DirectResponse(action) => direct(&path.field("direct_response"), action)?,
         ProtoAction::FilterAction(_) => return Err(path.field("filter_action").unsupported()),
@@ -131,11 +173,17 @@ fn forward(
             let total = clusters.iter().try_fold(0u32, |sum, cluster| sum.checked_add(cluster.weight));
             match total {
                 Some(total) if total > 0 => Target::Weighted { total, clusters },
-                _ => return Err(path.field("clusters").error("the sum of the weights must be from 1 to 4294967295")),
+                _ => {
+                    return Err(path
+                        .field("clusters")
+                        .error("the sum of the weights must be from 1 to 4294967295"));
+                }
             }
         }
         ClusterSpecifier::ClusterHeader(_) => return Err(path.field("cluster_header").unsupported()),
-        ClusterSpecifier::ClusterSpecifierPlugin(_) => return Err(path.field("cluster_specifier_plugin").unsupported()),
+        ClusterSpecifier::ClusterSpecifierPlugin(_) => {
+            return Err(path.field("cluster_specifier_plugin").unsupported());
+        }
         ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
             return Err(path.field("inline_cluster_specifier_plugin").unsupported());
         }
@@ -148,14 +196,19 @@ fn forward(
             let pattern = rewrite.pattern.as_ref().ok_or_else(|| path.field("pattern").missing())?;
             PathRewrite::Regex {
                 pattern: matcher::regex_anywhere(&path.field("pattern"), pattern)?,
-                substitution: substitution(&rewrite_text(&path.field("substitution"), &rewrite.substitution)?),
+                substitution: substitution(&rewrite_text(
+                    &path.field("substitution"),
+                    &rewrite.substitution,
+                )?),
             }
         }
         _ => return Err(path.error("prefix_rewrite and regex_rewrite exclude each other")),
     };
     let host = match &message.host_rewrite_specifier {
         None => HostRewrite::Keep,
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => literal_host(&path.field("host_rewrite_literal"), host)?,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            literal_host(&path.field("host_rewrite_literal"), host)?
+        }
         Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if !auto.value => HostRewrite::Keep,
         Some(HostRewriteSpecifier::AutoHostRewrite(_)) => HostRewrite::Endpoint,
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
@@ -183,12 +236,15 @@ fn forward(
     }
     let own_retry =
         message.retry_policy.as_ref().map(|policy| retry(&path.field("retry_policy"), policy)).transpose()?;
-    let no_cluster_status = match ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code) {
-        Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => 503,
-        Ok(ClusterNotFoundResponseCode::NotFound) => 404,
-        Ok(ClusterNotFoundResponseCode::InternalServerError) => 500,
-        Err(_) => return Err(path.field("cluster_not_found_response_code").error("is not a known value")),
-    };
+    let no_cluster_status =
+        match ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code) {
+            Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => 503,
+            Ok(ClusterNotFoundResponseCode::NotFound) => 404,
+            Ok(ClusterNotFoundResponseCode::InternalServerError) => 500,
+            Err(_) => {
+                return Err(path.field("cluster_not_found_response_code").error("is not a known value"));
+            }
+        };
     Ok(Forward {
         target,
         rewrite,
@@ -202,7 +258,11 @@ fn forward(
     })
 }
 
-fn weighted_cluster(path: &Path, message: &ClusterWeight, names: &mut Names) -> Result<WeightedCluster, ConfigError> {
+fn weighted_cluster(
+    path: &Path,
+    message: &ClusterWeight,
+    names: &mut Names,
+) -> Result<WeightedCluster, ConfigError> {
     unsupported!(path, message; cluster_header, metadata_match, typed_per_filter_config);
     if message.name.is_empty() {
         return Err(path.field("name").missing());
@@ -212,7 +272,9 @@ fn weighted_cluster(path: &Path, message: &ClusterWeight, names: &mut Names) -> 
     };
     let host = match &message.host_rewrite_specifier {
         None => HostRewrite::Keep,
-        Some(WeightHostRewrite::HostRewriteLiteral(host)) => literal_host(&path.field("host_rewrite_literal"), host)?,
+        Some(WeightHostRewrite::HostRewriteLiteral(host)) => {
+            literal_host(&path.field("host_rewrite_literal"), host)?
+        }
     };
     Ok(WeightedCluster {
         cluster: names.cluster(&message.name),
@@ -247,7 +309,9 @@ fn retry(path: &Path, message: &ProtoRetry) -> Result<RetryPolicy, ConfigError> 
     let statuses = message
         .retriable_status_codes
         .iter()
-        .map(|status| u16::try_from(*status).map_err(|_| path.field("retriable_status_codes").error("is not a status")))
+        .map(|status| {
+            u16::try_from(*status).map_err(|_| path.field("retriable_status_codes").error("is not a status"))
+        })
         .collect::<Result<_, _>>()?;
     let back_off = path.field("retry_back_off");
     let (base, max) = match &message.retry_back_off {
@@ -261,7 +325,11 @@ fn retry(path: &Path, message: &ProtoRetry) -> Result<RetryPolicy, ConfigError> 
     Ok(RetryPolicy {
         on,
         retries: value::number(message.num_retries.as_ref(), 1),
-        per_try_timeout: value::limit(&path.field("per_try_timeout"), message.per_try_timeout.as_ref(), None)?,
+        per_try_timeout: value::limit(
+            &path.field("per_try_timeout"),
+            message.per_try_timeout.as_ref(),
+            None,
+        )?,
         statuses,
         backoff_base: base,
         backoff_max: max.unwrap_or(base.saturating_mul(10)),
@@ -297,7 +365,10 @@ fn redirect(path: &Path, message: &RedirectAction) -> Result<Redirect, ConfigErr
         host: Some(message.host_redirect.clone()).filter(|host| !host.is_empty()),
         port: match message.port_redirect {
             0 => None,
-            port => Some(u16::try_from(port).map_err(|_| path.field("port_redirect").error("must be at most 65535"))?),
+            port => Some(
+                u16::try_from(port)
+                    .map_err(|_| path.field("port_redirect").error("must be at most 65535"))?,
+            ),
         },
         path: to,
         strip_query: message.strip_query,

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch};
 use weft_xds::{
-    ResourceType, ResourceUpdate, Rejected, Subscriptions, any,
+    Rejected, ResourceType, ResourceUpdate, Subscriptions, any,
     pb::envoy::config::{
         cluster::v3::Cluster as ProtoCluster, endpoint::v3::ClusterLoadAssignment,
         listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
@@ -153,7 +153,12 @@ impl State {
     }
 
     /// Compiles and puts in place one cluster.
-    pub(crate) fn set_cluster(&mut self, path: &Path, message: ProtoCluster, from_file: bool) -> Result<(), ConfigError> {
+    pub(crate) fn set_cluster(
+        &mut self,
+        path: &Path,
+        message: ProtoCluster,
+        from_file: bool,
+    ) -> Result<(), ConfigError> {
         let entry = self.clusters.get(&message.name);
         if let Some(entry) = entry {
             if entry.from_file && !from_file {
@@ -188,7 +193,12 @@ impl State {
     }
 
     /// Compiles and puts in place one listener, or lets it wait for its route tables.
-    pub(crate) fn set_listener(&mut self, path: &Path, message: ProtoListener, from_file: bool) -> Result<(), ConfigError> {
+    pub(crate) fn set_listener(
+        &mut self,
+        path: &Path,
+        message: ProtoListener,
+        from_file: bool,
+    ) -> Result<(), ConfigError> {
         let key = match message.name.as_str() {
             // As in Envoy a static listener needs no name; its address is unique enough.
             "" => format!("{:?}", message.address),
@@ -206,7 +216,8 @@ impl State {
         self.names.asked_routes.clear();
         let compiled = Arc::new(listener::compile(path, &message, &self.shared, &mut self.names)?);
         let routes = std::mem::take(&mut self.names.asked_routes);
-        let previous = entry.and_then(|entry| entry.slot.as_ref().map(|slot| (Arc::clone(slot), entry.bound.clone())));
+        let previous =
+            entry.and_then(|entry| entry.slot.as_ref().map(|slot| (Arc::clone(slot), entry.bound.clone())));
         // A listener that stays where it is keeps its sockets, and with them the connections that wait in them.
         let stays = previous.filter(|(slot, _)| {
             let current = slot.get();
@@ -219,8 +230,9 @@ impl State {
             None if compiled.bind_to_port => {
                 // Bound before anything is changed: an address that is taken refuses the update.
                 let slot = Arc::new(ListenerSlot::new(Arc::clone(&compiled)));
-                let bound = Bound::open(&slot, self.shared.workers)
-                    .map_err(|error| path.field("address").error(format!("cannot listen on {}: {error}", compiled.address)))?;
+                let bound = Bound::open(&slot, self.shared.workers).map_err(|error| {
+                    path.field("address").error(format!("cannot listen on {}: {error}", compiled.address))
+                })?;
                 (None, Some(Arc::new(bound)))
             }
             None => (None, None),
@@ -230,7 +242,8 @@ impl State {
         {
             old.retire();
         }
-        self.listeners.insert(key, ListenerEntry { message, from_file, slot, bound, pending: Some(compiled), routes });
+        self.listeners
+            .insert(key, ListenerEntry { message, from_file, slot, bound, pending: Some(compiled), routes });
         self.settle();
         Ok(())
     }
@@ -249,7 +262,8 @@ impl State {
     fn set_endpoints(&mut self, path: &Path, message: ClusterLoadAssignment) -> Result<(), ConfigError> {
         let hosts = endpoint::compile(path, &message)?;
         for entry in self.clusters.values() {
-            if matches!(&entry.cluster.discovery, Discovery::Eds { service_name } if *service_name == message.cluster_name) {
+            if matches!(&entry.cluster.discovery, Discovery::Eds { service_name } if *service_name == message.cluster_name)
+            {
                 let set = EndpointSet::new(&hosts, &entry.cluster.endpoints.load());
                 entry.cluster.replace_endpoints(set);
             }

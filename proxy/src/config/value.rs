@@ -8,7 +8,9 @@ use std::{
 use weft_xds::{
     any::UnpackError,
     pb::{
-        envoy::config::core::v3::{Address, DataSource, HeaderValueOption, address, data_source, socket_address},
+        envoy::config::core::v3::{
+            Address, DataSource, HeaderValueOption, address, data_source, socket_address,
+        },
         google::protobuf::{Duration as ProtoDuration, UInt32Value},
     },
 };
@@ -28,7 +30,10 @@ pub(crate) fn duration(path: &Path, value: &ProtoDuration) -> Result<Duration, C
 }
 
 /// A duration that may be missing.
-pub(crate) fn maybe_duration(path: &Path, value: Option<&ProtoDuration>) -> Result<Option<Duration>, ConfigError> {
+pub(crate) fn maybe_duration(
+    path: &Path,
+    value: Option<&ProtoDuration>,
+) -> Result<Option<Duration>, ConfigError> {
     value.map(|value| duration(path, value)).transpose()
 }
 
@@ -59,7 +64,10 @@ pub(crate) fn socket_address(path: &Path, value: Option<&Address>) -> Result<Soc
 }
 
 /// Host and port of an address; the host may be a name.
-pub(crate) fn host_and_port(path: &Path, value: Option<&Address>) -> Result<(Path, String, u16), ConfigError> {
+pub(crate) fn host_and_port(
+    path: &Path,
+    value: Option<&Address>,
+) -> Result<(Path, String, u16), ConfigError> {
     let address = value.and_then(|value| value.address.as_ref()).ok_or_else(|| path.missing())?;
     let address::Address::SocketAddress(socket) = address else {
         return Err(path.error("only socket_address is supported"));
@@ -70,7 +78,9 @@ pub(crate) fn host_and_port(path: &Path, value: Option<&Address>) -> Result<(Pat
         Some(socket_address::PortSpecifier::PortValue(port)) => {
             u16::try_from(*port).map_err(|_| path.field("port_value").error("must be at most 65535"))?
         }
-        Some(socket_address::PortSpecifier::NamedPort(_)) => return Err(path.field("named_port").unsupported()),
+        Some(socket_address::PortSpecifier::NamedPort(_)) => {
+            return Err(path.field("named_port").unsupported());
+        }
         None => return Err(path.field("port_value").missing()),
     };
     Ok((path, socket.address.clone(), port))
@@ -89,9 +99,8 @@ pub(crate) fn inline_data(path: &Path, value: Option<&DataSource>) -> Result<Vec
         None => Ok(Vec::new()),
         Some(data_source::Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
         Some(data_source::Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
-        Some(data_source::Specifier::Filename(name)) => {
-            std::fs::read(name).map_err(|error| path.field("filename").error(format!("cannot read {name:?}: {error}")))
-        }
+        Some(data_source::Specifier::Filename(name)) => std::fs::read(name)
+            .map_err(|error| path.field("filename").error(format!("cannot read {name:?}: {error}"))),
         Some(data_source::Specifier::EnvironmentVariable(name)) => std::env::var(name)
             .map(String::into_bytes)
             .map_err(|error| path.field("environment_variable").error(format!("{name:?}: {error}"))),
@@ -127,10 +136,16 @@ fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigE
     let path = path.field("header");
     let lower = header.key.to_ascii_lowercase();
     if lower.starts_with(':') || lower == "host" {
-        return Err(path.field("key").error("the host and pseudo fields cannot be set; use host_rewrite_literal"));
+        return Err(path
+            .field("key")
+            .error("the host and pseudo fields cannot be set; use host_rewrite_literal"));
     }
     let name = field_name(&path.field("key"), &lower)?;
-    let text = if header.raw_value.is_empty() { header.value.clone().into_bytes() } else { header.raw_value.clone() };
+    let text = if header.raw_value.is_empty() {
+        header.value.clone().into_bytes()
+    } else {
+        header.raw_value.clone()
+    };
     if text.is_empty() && !option.keep_empty_value {
         return Err(path.field("value").error("is empty, and keep_empty_value is not set"));
     }
@@ -161,7 +176,9 @@ fn literal(path: &Path, text: &[u8]) -> Result<Vec<u8>, ConfigError> {
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         if *byte == b'%' {
-            rest = after.strip_prefix(b"%").ok_or_else(|| path.error("format operators (%…%) are not supported here"))?;
+            rest = after
+                .strip_prefix(b"%")
+                .ok_or_else(|| path.error("format operators (%…%) are not supported here"))?;
         }
         value.push(*byte);
     }

@@ -236,7 +236,9 @@ impl Head {
     /// Whether the message is a gRPC one, whose errors travel as trailers with status 200.
     pub(crate) fn is_grpc(&self) -> bool {
         self.known(Known::ContentType).is_some_and(|value| {
-            value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+            value
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
         })
     }
 
@@ -341,7 +343,9 @@ fn classify(name: &[u8]) -> Known {
         14 => &[(b"content-length", Known::ContentLength), (b"http2-settings", Known::Http2Settings)],
         15 => &[(b"x-forwarded-for", Known::XForwardedFor)],
         16 => &[(b"proxy-connection", Known::ProxyConnection)],
-        17 => &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)],
+        17 => {
+            &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)]
+        }
         _ => &[],
     };
     candidates

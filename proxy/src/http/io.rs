@@ -18,8 +18,8 @@ const LARGE: usize = 64 * 1024;
 /// Why reading or writing ended.
 #[derive(Debug)]
 pub(crate) enum IoError {
-    /// The peer closed or broke the connection.
-    Closed(io::Error),
+    /// The peer closed or broke the connection; how makes no difference to anybody.
+    Closed,
     /// The deadline passed.
     Timeout,
 }
@@ -127,7 +127,7 @@ impl RecvBuf {
         deadline: Deadline,
     ) -> Result<usize, IoError> {
         poll_fn(|cx| match self.poll_fill(stream, limit, cx) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(IoError::Closed)),
+            Poll::Ready(result) => Poll::Ready(result.map_err(|_| IoError::Closed)),
             Poll::Pending => match timer.check(deadline, cx) {
                 Ok(()) => Poll::Pending,
                 Err(_) => Poll::Ready(Err(IoError::Timeout)),
@@ -160,7 +160,7 @@ pub(crate) async fn write_all(
             stream.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)])
         };
         match result {
-            Ok(0) => return Err(IoError::Closed(io::ErrorKind::WriteZero.into())),
+            Ok(0) => return Err(IoError::Closed),
             Ok(count) => {
                 let of_first = count.min(first.len());
                 first = &first[of_first..];
@@ -175,7 +175,7 @@ pub(crate) async fn write_all(
                     waited = true;
                 }
                 poll_fn(|cx| match stream.poll_write_ready(cx) {
-                    Poll::Ready(result) => Poll::Ready(result.map_err(IoError::Closed)),
+                    Poll::Ready(result) => Poll::Ready(result.map_err(|_| IoError::Closed)),
                     Poll::Pending => match timer.check(deadline, cx) {
                         Ok(()) => Poll::Pending,
                         Err(_) => Poll::Ready(Err(IoError::Timeout)),
@@ -184,7 +184,7 @@ pub(crate) async fn write_all(
                 .await?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(IoError::Closed(error)),
+            Err(_) => return Err(IoError::Closed),
         }
     }
     if waited {

@@ -70,7 +70,9 @@ impl PathRules {
                 0 => return Err(BadPath),
                 b'/' | b'\\' if self.escaped_slashes == EscapedSlashes::Reject => return Err(BadPath),
                 b'/' | b'\\' if self.escaped_slashes == EscapedSlashes::Unescape => result.push(b'/'),
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' if self.normalize => result.push(value),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' if self.normalize => {
+                    result.push(value)
+                }
                 _ => result.extend_from_slice(&[b'%', after[0], after[1]]),
             }
             rest = &after[2..];

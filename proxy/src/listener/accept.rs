@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Bound, Handler, Listener,
@@ -27,8 +28,13 @@ use crate::{
 /// Pause after a failed accept: usually descriptors are short, and trying at once would only burn time.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the task is aborted.
-pub(crate) async fn run(socket: std::net::TcpListener, bound: Arc<Bound>, worker: Rc<Worker>) {
+/// Accepts until told to stop; what waits in the socket then is taken in still, since closing would reset it.
+pub(crate) async fn run(
+    socket: std::net::TcpListener,
+    bound: Arc<Bound>,
+    worker: Rc<Worker>,
+    stop: CancellationToken,
+) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -36,17 +42,27 @@ pub(crate) async fn run(socket: std::net::TcpListener, bound: Arc<Bound>, worker
             return;
         }
     };
+    let take = |stream: TcpStream, peer: SocketAddr| {
+        tokio::task::spawn_local(connection(stream, peer, bound.slot.get(), Rc::clone(&worker)));
+    };
     loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => {
-                let worker = Rc::clone(&worker);
-                let listener = bound.slot.get();
-                tokio::task::spawn_local(connection(stream, peer, listener, worker));
-            }
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 tracing::warn!(%error, address = %bound.address, "cannot accept");
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((stream, peer)) = socket.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            take(stream, peer);
         }
     }
 }
@@ -62,7 +78,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener>
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let original = if listener.original_dst { original_dst(&stream).filter(|address| *address != local) } else { None };
+    let original =
+        if listener.original_dst { original_dst(&stream).filter(|address| *address != local) } else { None };
     let listener = match original.filter(|_| listener.use_original_dst) {
         Some(address) => hand_over(&worker, address).unwrap_or(listener),
         None => listener,
@@ -136,7 +153,9 @@ async fn http(stream: TcpStream, mut recv: RecvBuf, cx: Context, timer: &Timer) 
             let http2 = loop {
                 match detect::verdict(recv.data()) {
                     Verdict::Http2 => break Some(true),
-                    Verdict::Unclear if recv.is_empty() || b"PRI * HTTP/2.0".starts_with(&recv.data()[..recv.data().len().min(14)]) => {}
+                    Verdict::Unclear
+                        if recv.is_empty()
+                            || b"PRI * HTTP/2.0".starts_with(&recv.data()[..recv.data().len().min(14)]) => {}
                     _ => break Some(false),
                 }
                 match recv.fill(&stream, 8 * 1024, timer, Deadline::Downstream).await {

@@ -66,7 +66,10 @@ pub(crate) fn verdict(data: &[u8]) -> Verdict {
     let line = &data[..memchr::memchr(b'\n', data).unwrap_or(data.len())];
     let method = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     // Methods are short words of capital letters; anything else is known not to be HTTP at its first odd byte.
-    if method == 0 || method > 24 || !line[..method].iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-') {
+    if method == 0
+        || method > 24
+        || !line[..method].iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
+    {
         return Verdict::Other;
     }
     if line.len() == data.len() {

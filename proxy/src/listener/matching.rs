@@ -45,7 +45,9 @@ impl ChainMatch {
         };
         let application = match (self.application_protocols.is_empty(), traits.application) {
             (true, _) => false,
-            (false, Some(protocol)) if self.application_protocols.iter().any(|wanted| wanted == protocol) => true,
+            (false, Some(protocol)) if self.application_protocols.iter().any(|wanted| wanted == protocol) => {
+                true
+            }
             (false, _) => return None,
         };
         let source_port = match self.source_ports.as_slice() {
@@ -62,18 +64,24 @@ fn longest(prefixes: &[(IpAddr, u8)], address: IpAddr) -> Option<u8> {
     if prefixes.is_empty() {
         return Some(0);
     }
-    prefixes.iter().filter(|(network, length)| contains(*network, *length, address)).map(|(_, length)| length + 1).max()
+    prefixes
+        .iter()
+        .filter(|(network, length)| contains(*network, *length, address))
+        .map(|(_, length)| length + 1)
+        .max()
 }
 
 fn contains(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address.to_canonical()) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             let shift = 32 - u32::from(length.min(32));
-            network.to_bits().checked_shr(shift).unwrap_or(0) == address.to_bits().checked_shr(shift).unwrap_or(0)
+            network.to_bits().checked_shr(shift).unwrap_or(0)
+                == address.to_bits().checked_shr(shift).unwrap_or(0)
         }
         (IpAddr::V6(network), IpAddr::V6(address)) => {
             let shift = 128 - u32::from(length.min(128));
-            network.to_bits().checked_shr(shift).unwrap_or(0) == address.to_bits().checked_shr(shift).unwrap_or(0)
+            network.to_bits().checked_shr(shift).unwrap_or(0)
+                == address.to_bits().checked_shr(shift).unwrap_or(0)
         }
         _ => false,
     }
@@ -107,7 +115,10 @@ mod tests {
 
     #[test]
     fn a_condition_that_does_not_hold_excludes() {
-        let http = ChainMatch { application_protocols: vec!["http/1.1".into(), "h2c".into()], ..ChainMatch::default() };
+        let http = ChainMatch {
+            application_protocols: vec!["http/1.1".into(), "h2c".into()],
+            ..ChainMatch::default()
+        };
         assert!(http.score(&traits(None)).is_none());
         assert!(http.score(&traits(Some("h2c"))).is_some());
         let tls = ChainMatch { transport_protocol: "tls".into(), ..ChainMatch::default() };

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use prometheus::{
     Encoder as _, TextEncoder,
-    proto::{Bucket, Counter as CounterProto, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{
+        Bucket, Counter as CounterProto, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily,
+        MetricType,
+    },
 };
 
 use super::{
@@ -39,7 +42,10 @@ const LISTENER: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
 
 /// Everything, in the text format of Prometheus.
-pub(crate) fn prometheus_text(registry: &Registry, server: &ServerNumbers) -> Result<String, prometheus::Error> {
+pub(crate) fn prometheus_text(
+    registry: &Registry,
+    server: &ServerNumbers,
+) -> Result<String, prometheus::Error> {
     let mut families = Families::default();
     clusters(&mut families, registry);
     managers(&mut families, registry);
@@ -54,7 +60,9 @@ pub(crate) fn prometheus_text(registry: &Registry, server: &ServerNumbers) -> Re
 fn clusters(families: &mut Families, registry: &Registry) {
     for (name, cells) in registry.clusters() {
         let labels = [(CLUSTER, name.as_str())];
-        let mut counter = |metric: &str, value: u64| families.counter(&format!("envoy_cluster_upstream_{metric}"), &labels, value);
+        let mut counter = |metric: &str, value: u64| {
+            families.counter(&format!("envoy_cluster_upstream_{metric}"), &labels, value)
+        };
         counter("rq_total", cells.sum(|c| &c.rq_total));
         counter("rq_completed", cells.sum(|c| &c.rq_completed));
         counter("rq_retry", cells.sum(|c| &c.rq_retry));
@@ -76,21 +84,34 @@ fn clusters(families: &mut Families, registry: &Registry) {
         counter("cx_http1_total", cells.sum(|c| &c.cx_http1_total));
         counter("cx_http2_total", cells.sum(|c| &c.cx_http2_total));
         counter("cx_protocol_error", cells.sum(|c| &c.cx_protocol_error));
-        families.gauge("envoy_cluster_upstream_cx_active", &labels, difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy));
-        families.gauge("envoy_cluster_upstream_rq_active", &labels, difference(&cells, |c| &c.rq_total, |c| &c.rq_completed));
+        families.gauge(
+            "envoy_cluster_upstream_cx_active",
+            &labels,
+            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
+        );
+        families.gauge(
+            "envoy_cluster_upstream_rq_active",
+            &labels,
+            difference(&cells, |c| &c.rq_total, |c| &c.rq_completed),
+        );
         for class in 0..5 {
             let digit = (class + 1).to_string();
             let value = cells.sum(|c| &c.rq_class[class]);
             families.counter("envoy_cluster_upstream_rq_xx", &[(CLASS, &digit), (CLUSTER, &name)], value);
         }
-        families.histogram("envoy_cluster_upstream_rq_time", &labels, &Summed::of(cells.iter().map(|c| &c.rq_time)));
+        families.histogram(
+            "envoy_cluster_upstream_rq_time",
+            &labels,
+            &Summed::of(cells.iter().map(|c| &c.rq_time)),
+        );
     }
 }
 
 fn managers(families: &mut Families, registry: &Registry) {
     for (prefix, cells) in registry.http_managers() {
         let labels = [(MANAGER, prefix.as_str())];
-        let mut counter = |metric: &str, value: u64| families.counter(&format!("envoy_http_{metric}"), &labels, value);
+        let mut counter =
+            |metric: &str, value: u64| families.counter(&format!("envoy_http_{metric}"), &labels, value);
         counter("downstream_rq_total", cells.sum(|c| &c.rq_total));
         counter("downstream_rq_completed", cells.sum(|c| &c.rq_completed));
         counter("downstream_rq_http1_total", cells.sum(|c| &c.rq_http1_total));
@@ -107,14 +128,26 @@ fn managers(families: &mut Families, registry: &Registry) {
         counter("downstream_cx_tx_bytes_total", cells.sum(|c| &c.cx_tx_bytes));
         counter("no_route", cells.sum(|c| &c.no_route));
         counter("no_cluster", cells.sum(|c| &c.no_cluster));
-        families.gauge("envoy_http_downstream_cx_active", &labels, difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy));
-        families.gauge("envoy_http_downstream_rq_active", &labels, difference(&cells, |c| &c.rq_total, |c| &c.rq_completed));
+        families.gauge(
+            "envoy_http_downstream_cx_active",
+            &labels,
+            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
+        );
+        families.gauge(
+            "envoy_http_downstream_rq_active",
+            &labels,
+            difference(&cells, |c| &c.rq_total, |c| &c.rq_completed),
+        );
         for class in 0..5 {
             let digit = (class + 1).to_string();
             let value = cells.sum(|c| &c.rq_class[class]);
             families.counter("envoy_http_downstream_rq_xx", &[(CLASS, &digit), (MANAGER, &prefix)], value);
         }
-        families.histogram("envoy_http_downstream_rq_time", &labels, &Summed::of(cells.iter().map(|c| &c.rq_time)));
+        families.histogram(
+            "envoy_http_downstream_rq_time",
+            &labels,
+            &Summed::of(cells.iter().map(|c| &c.rq_time)),
+        );
     }
 }
 
@@ -125,15 +158,31 @@ fn others(families: &mut Families, registry: &Registry) {
         families.counter("envoy_tcp_downstream_cx_no_route", &labels, cells.sum(|c| &c.cx_no_route));
         families.counter("envoy_tcp_downstream_cx_rx_bytes_total", &labels, cells.sum(|c| &c.cx_rx_bytes));
         families.counter("envoy_tcp_downstream_cx_tx_bytes_total", &labels, cells.sum(|c| &c.cx_tx_bytes));
-        families.gauge("envoy_tcp_downstream_cx_active", &labels, difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy));
+        families.gauge(
+            "envoy_tcp_downstream_cx_active",
+            &labels,
+            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
+        );
     }
     for (address, cells) in registry.listeners() {
         let labels = [(LISTENER, address.as_str())];
         families.counter("envoy_listener_downstream_cx_total", &labels, cells.sum(|c| &c.cx_total));
         families.counter("envoy_listener_downstream_cx_destroy", &labels, cells.sum(|c| &c.cx_destroy));
-        families.counter("envoy_listener_downstream_pre_cx_timeout", &labels, cells.sum(|c| &c.pre_cx_timeout));
-        families.counter("envoy_listener_no_filter_chain_match", &labels, cells.sum(|c| &c.no_filter_chain_match));
-        families.gauge("envoy_listener_downstream_cx_active", &labels, difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy));
+        families.counter(
+            "envoy_listener_downstream_pre_cx_timeout",
+            &labels,
+            cells.sum(|c| &c.pre_cx_timeout),
+        );
+        families.counter(
+            "envoy_listener_no_filter_chain_match",
+            &labels,
+            cells.sum(|c| &c.no_filter_chain_match),
+        );
+        families.gauge(
+            "envoy_listener_downstream_cx_active",
+            &labels,
+            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
+        );
     }
 }
 
@@ -155,7 +204,11 @@ fn server_numbers(families: &mut Families, server: &ServerNumbers) {
     }
 }
 
-fn difference<T: Default>(cells: &PerWorker<T>, up: impl Fn(&T) -> &Counter, down: impl Fn(&T) -> &Counter) -> f64 {
+fn difference<T: Default>(
+    cells: &PerWorker<T>,
+    up: impl Fn(&T) -> &Counter,
+    down: impl Fn(&T) -> &Counter,
+) -> f64 {
     // The lower one first: a connection that ends in between must not make the number negative.
     let down = cells.sum(down);
     cells.sum(up).saturating_sub(down) as f64
@@ -239,7 +292,8 @@ mod tests {
         cluster.at(1).rq_total.add(3);
         cluster.at(1).rq_class[1].add(4);
         cluster.at(0).rq_time.record(std::time::Duration::from_millis(2));
-        let text = prometheus_text(&registry, &ServerNumbers { live: true, ..ServerNumbers::default() }).expect("encodes");
+        let text = prometheus_text(&registry, &ServerNumbers { live: true, ..ServerNumbers::default() })
+            .expect("encodes");
         for line in [
             "# TYPE envoy_cluster_upstream_rq_total counter",
             "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"web.default:80\"} 5",

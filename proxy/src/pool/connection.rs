@@ -78,12 +78,14 @@ impl Connection {
                 cells.cx_connect_timeout.add(1);
             }
             endpoint.stats.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(endpoint = %endpoint.address, ?error, "cannot connect");
             error
         };
         let stream = match result {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(IoError::Closed(error))),
+            Ok(Err(error)) => {
+                tracing::debug!(endpoint = %endpoint.address, %error, "cannot connect");
+                return Err(failed(IoError::Closed));
+            }
             Err(_) => return Err(failed(IoError::Timeout)),
         };
         Ok(Self { stream, recv: RecvBuf::default(), out: Vec::new(), requests: 0, expires: None, life })

@@ -69,12 +69,10 @@ impl Shared {
         timer.arm(Deadline::Upstream, Some(cluster.connect_timeout));
         let handshake = timer.limit(Deadline::Upstream, builder.handshake(TokioIo::new(stream))).await;
         timer.disarm(Deadline::Upstream);
-        let (sender, driver) = handshake
-            .map_err(|_| AcquireError::Timeout)?
-            .map_err(|error| {
-                tracing::debug!(endpoint = %endpoint.address, %error, "http/2 handshake failed");
-                AcquireError::Connect
-            })?;
+        let (sender, driver) = handshake.map_err(|_| AcquireError::Timeout)?.map_err(|error| {
+            tracing::debug!(endpoint = %endpoint.address, %error, "http/2 handshake failed");
+            AcquireError::Connect
+        })?;
         tokio::task::spawn_local(async move {
             // The connection lives as long as its driver, whoever holds a sender.
             let _life = life;

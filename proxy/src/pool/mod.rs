@@ -111,7 +111,10 @@ impl Pools {
             };
             timer.arm(Deadline::Upstream, Some(cluster.connect_timeout));
             loop {
-                timer.limit(Deadline::Upstream, local.freed.notified()).await.map_err(|_| AcquireError::Timeout)?;
+                timer
+                    .limit(Deadline::Upstream, local.freed.notified())
+                    .await
+                    .map_err(|_| AcquireError::Timeout)?;
                 if let Some(connection) = self.take_any_idle(cluster, endpoint) {
                     timer.disarm(Deadline::Upstream);
                     return Ok((connection, true));
@@ -171,7 +174,8 @@ impl Pools {
         let mut closed = Vec::new();
         self.idle.borrow_mut().retain(|_, connections| {
             connections.retain_mut(|connection| {
-                let keep = !connection.endpoint().is_gone() && !connection.is_expired() && !connection.is_stale();
+                let keep =
+                    !connection.endpoint().is_gone() && !connection.is_expired() && !connection.is_stale();
                 if !keep {
                     connection.expire();
                 }
@@ -242,7 +246,7 @@ impl From<IoError> for AcquireError {
     fn from(error: IoError) -> Self {
         match error {
             IoError::Timeout => Self::Timeout,
-            IoError::Closed(_) => Self::Connect,
+            IoError::Closed => Self::Connect,
         }
     }
 }

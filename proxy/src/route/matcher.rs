@@ -19,10 +19,19 @@ pub(crate) struct RouteMatch {
 /// Condition on the path, without its query.
 #[derive(Debug)]
 pub(crate) enum PathMatch {
-    Prefix { text: Vec<u8>, ignore_case: bool },
-    Exact { text: Vec<u8>, ignore_case: bool },
+    Prefix {
+        text: Vec<u8>,
+        ignore_case: bool,
+    },
+    Exact {
+        text: Vec<u8>,
+        ignore_case: bool,
+    },
     /// A prefix that ends at a `/` or at the end of the path.
-    SeparatedPrefix { text: Vec<u8>, ignore_case: bool },
+    SeparatedPrefix {
+        text: Vec<u8>,
+        ignore_case: bool,
+    },
     /// The whole path.
     Regex(Regex),
 }
@@ -43,7 +52,10 @@ pub(crate) enum HeaderCondition {
     Present(bool),
     Text(TextMatch),
     /// A whole number in `start..end`.
-    Range { start: i64, end: i64 },
+    Range {
+        start: i64,
+        end: i64,
+    },
 }
 
 /// Condition on one query parameter.
@@ -172,7 +184,8 @@ impl TextMatch {
             TextPattern::Exact(text) => equals(value, text, self.ignore_case),
             TextPattern::Prefix(text) => starts_with(value, text, self.ignore_case),
             TextPattern::Suffix(text) => {
-                value.len() >= text.len() && equals(&value[value.len() - text.len()..], text, self.ignore_case)
+                value.len() >= text.len()
+                    && equals(&value[value.len() - text.len()..], text, self.ignore_case)
             }
             TextPattern::Contains(text) => {
                 if self.ignore_case {

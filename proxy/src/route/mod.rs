@@ -11,12 +11,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     cluster::ClusterSlot,
-    route::{
-        matcher::RouteMatch,
-        mutate::Mutations,
-        retry::RetryPolicy,
-        table::RouteTable,
-    },
+    route::{matcher::RouteMatch, mutate::Mutations, retry::RetryPolicy, table::RouteTable},
 };
 
 /// The place of a route table by name: connection managers keep it, updates fill it.
@@ -43,7 +38,10 @@ pub(crate) enum Action {
     Forward(Forward),
     Redirect(Redirect),
     /// An answer of our own.
-    Direct { status: u16, body: Vec<u8> },
+    Direct {
+        status: u16,
+        body: Vec<u8>,
+    },
 }
 
 /// Sending the request to a cluster.
@@ -69,7 +67,10 @@ pub(crate) struct Forward {
 pub(crate) enum Target {
     One(Arc<ClusterSlot>),
     /// At random by weight.
-    Weighted { total: u32, clusters: Vec<WeightedCluster> },
+    Weighted {
+        total: u32,
+        clusters: Vec<WeightedCluster>,
+    },
 }
 
 /// One choice of [`Target::Weighted`].
@@ -88,7 +89,10 @@ pub(crate) enum PathRewrite {
     Keep,
     /// The matched prefix (or the whole matched path) is replaced.
     Prefix(Vec<u8>),
-    Regex { pattern: regex::bytes::Regex, substitution: Vec<u8> },
+    Regex {
+        pattern: regex::bytes::Regex,
+        substitution: Vec<u8>,
+    },
 }
 
 /// What becomes of the host.

@@ -37,9 +37,15 @@ impl RouteTable {
                 let lower = domain.to_ascii_lowercase().into_bytes();
                 let duplicate = match (lower.strip_prefix(b"*"), lower.strip_suffix(b"*")) {
                     (Some(b""), _) => table.any.replace(index).is_some(),
-                    (Some(suffix), _) if !suffix.contains(&b'*') => insert(&mut table.suffixes, suffix, index),
-                    (_, Some(prefix)) if !prefix.contains(&b'*') => insert(&mut table.prefixes, prefix, index),
-                    _ if lower.is_empty() || lower.contains(&b'*') => return Err(format!("{domain:?} is not a domain")),
+                    (Some(suffix), _) if !suffix.contains(&b'*') => {
+                        insert(&mut table.suffixes, suffix, index)
+                    }
+                    (_, Some(prefix)) if !prefix.contains(&b'*') => {
+                        insert(&mut table.prefixes, prefix, index)
+                    }
+                    _ if lower.is_empty() || lower.contains(&b'*') => {
+                        return Err(format!("{domain:?} is not a domain"));
+                    }
                     _ => table.exact.insert(lower, index).is_some(),
                 };
                 if duplicate {

@@ -51,8 +51,7 @@ pub(crate) async fn serve(
     match connect(proxy, worker, origin, timer, &mut record).await {
         None => abort(&stream),
         Some(upstream) => {
-            let counts =
-                relay::run(&stream, &upstream.stream, held, &[], timer, proxy.idle_timeout).await;
+            let counts = relay::run(&stream, &upstream.stream, held, &[], timer, proxy.idle_timeout).await;
             record.bytes_received = counts.to_upstream;
             record.bytes_sent = counts.to_client;
             let upstream_cells = upstream.life.cells();

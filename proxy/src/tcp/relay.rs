@@ -88,7 +88,7 @@ async fn one_way(
     let mut buffer = RecvBuf::default();
     let mut pipe = None;
     while pipe.is_none() {
-        let count = poll_fn(|cx| buffer.poll_fill(from, BUFFER, cx)).await.map_err(IoError::Closed)?;
+        let count = poll_fn(|cx| buffer.poll_fill(from, BUFFER, cx)).await.map_err(|_| IoError::Closed)?;
         if count == 0 {
             return end(to);
         }
@@ -108,11 +108,11 @@ async fn one_way(
     drop(buffer);
     let Some(mut pipe) = pipe else { return Ok(()) };
     loop {
-        if pipe.fill(from).await.map_err(IoError::Closed)? == 0 {
+        if pipe.fill(from).await.map_err(|_| IoError::Closed)? == 0 {
             return end(to);
         }
         while !pipe.is_empty() {
-            *moved += pipe.drain(to).await.map_err(IoError::Closed)? as u64;
+            *moved += pipe.drain(to).await.map_err(|_| IoError::Closed)? as u64;
             timer.arm(Deadline::Route, patience);
         }
     }
@@ -120,18 +120,26 @@ async fn one_way(
 
 fn end(to: &TcpStream) -> Result<(), IoError> {
     match SockRef::from(to).shutdown(Shutdown::Write) {
-        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(IoError::Closed(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(IoError::Closed),
         _ => Ok(()),
     }
 }
 
 /// Polls a future only while it is not finished.
 trait PollIf: Future {
-    fn poll_if(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>, finished: bool) -> Poll<Self::Output>;
+    fn poll_if(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        finished: bool,
+    ) -> Poll<Self::Output>;
 }
 
 impl<F: Future> PollIf for F {
-    fn poll_if(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>, finished: bool) -> Poll<F::Output> {
+    fn poll_if(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        finished: bool,
+    ) -> Poll<F::Output> {
         if finished { Poll::Pending } else { self.poll(cx) }
     }
 }

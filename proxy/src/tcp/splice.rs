@@ -42,7 +42,8 @@ impl Pipe {
     pub(super) async fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
         let count = from
             .async_io(Interest::READABLE, || {
-                splice(from.as_fd(), None, self.write.as_fd(), None, self.size, flags()).map_err(io::Error::from)
+                splice(from.as_fd(), None, self.write.as_fd(), None, self.size, flags())
+                    .map_err(io::Error::from)
             })
             .await?;
         self.filled += count;
@@ -53,7 +54,8 @@ impl Pipe {
     pub(super) async fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
         let count = to
             .async_io(Interest::WRITABLE, || {
-                splice(self.read.as_fd(), None, to.as_fd(), None, self.filled, flags()).map_err(io::Error::from)
+                splice(self.read.as_fd(), None, to.as_fd(), None, self.filled, flags())
+                    .map_err(io::Error::from)
             })
             .await?;
         if count == 0 {

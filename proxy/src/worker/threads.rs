@@ -1,18 +1,12 @@
 //! Starting data threads, and telling them which listeners there are.
 
-use std::{
-    collections::HashMap,
-    io,
-    rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread::JoinHandle};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::watch,
-    task::AbortHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Shared, Worker, timer::RESOLUTION};
 use crate::listener::{Bound, accept};
@@ -47,13 +41,13 @@ async fn run(index: usize, shared: Arc<Shared>, mut bindings: watch::Receiver<Bi
     let worker = Rc::new(Worker::new(index, shared));
     worker.timers.sweep();
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
-    let mut accepting: HashMap<u64, AbortHandle> = HashMap::new();
+    let mut accepting: HashMap<u64, CancellationToken> = HashMap::new();
     loop {
         let Some(wanted) = bindings.borrow_and_update().clone() else { break };
-        accepting.retain(|id, task| {
+        accepting.retain(|id, stop| {
             let keep = wanted.iter().any(|bound| bound.id == *id);
             if !keep {
-                task.abort();
+                stop.cancel();
             }
             keep
         });
@@ -62,8 +56,14 @@ async fn run(index: usize, shared: Arc<Shared>, mut bindings: watch::Receiver<Bi
                 continue;
             }
             if let Some(socket) = bound.take_socket(index) {
-                let task = tokio::task::spawn_local(accept::run(socket, Arc::clone(bound), Rc::clone(&worker)));
-                accepting.insert(bound.id, task.abort_handle());
+                let stop = CancellationToken::new();
+                tokio::task::spawn_local(accept::run(
+                    socket,
+                    Arc::clone(bound),
+                    Rc::clone(&worker),
+                    stop.clone(),
+                ));
+                accepting.insert(bound.id, stop);
             }
         }
         if bindings.changed().await.is_err() {

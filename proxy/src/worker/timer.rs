@@ -163,7 +163,11 @@ impl Timer {
     }
 
     /// A future with the end of `which` put on it.
-    pub(crate) async fn limit<T>(&self, which: Deadline, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub(crate) async fn limit<T>(
+        &self,
+        which: Deadline,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
         let mut future = pin!(future);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
@@ -188,7 +192,10 @@ impl Slot {
             self.drain_seen.set(Some(now));
         }
         if self.idle.get()
-            && self.drain_seen.get().is_some_and(|seen| now.saturating_sub(seen) >= IDLE_GRACE.as_millis() as u64)
+            && self
+                .drain_seen
+                .get()
+                .is_some_and(|seen| now.saturating_sub(seen) >= IDLE_GRACE.as_millis() as u64)
         {
             self.retired.set(true);
         }

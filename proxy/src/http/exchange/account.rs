@@ -43,7 +43,12 @@ pub(super) struct Attempt {
 // === impl Attempt ===
 
 impl Attempt {
-    pub(super) fn start(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, worker: usize, started: Instant) -> Self {
+    pub(super) fn start(
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        worker: usize,
+        started: Instant,
+    ) -> Self {
         cluster.stats.at(worker).rq_total.add(1);
         endpoint.stats.rq_total.fetch_add(1, Ordering::Relaxed);
         endpoint.stats.rq_active.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +100,8 @@ impl Drop for Attempt {
             Some(status) => {
                 count_class(&cells.rq_class, status);
                 cells.rq_time.record(elapsed);
-                if status >= 500 { &stats.rq_error } else { &stats.rq_success }.fetch_add(1, Ordering::Relaxed);
+                if status >= 500 { &stats.rq_error } else { &stats.rq_success }
+                    .fetch_add(1, Ordering::Relaxed);
                 stats.rq_micros.fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
             }
             None if self.failed => {

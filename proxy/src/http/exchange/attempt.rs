@@ -21,7 +21,9 @@ use crate::{
         head::{Head, Version},
     },
     pool::AcquireError,
-    route::{Action, Forward, HostRewrite, Route, Target, WeightedCluster, mutate::Mutations, retry::Failure},
+    route::{
+        Action, Forward, HostRewrite, Route, Target, WeightedCluster, mutate::Mutations, retry::Failure,
+    },
     worker::timer::{Deadline, Timer},
 };
 
@@ -107,7 +109,9 @@ impl Exchange<'_> {
         };
         let Some(cluster) = slot.get() else {
             self.cx.manager.stats.at(self.cx.worker.index).no_cluster.add(1);
-            return self.reply(Reply::new(forward.no_cluster_status, flags::NO_CLUSTER, ""), source, sink).await;
+            return self
+                .reply(Reply::new(forward.no_cluster_status, flags::NO_CLUSTER, ""), source, sink)
+                .await;
         };
         self.record.cluster = Some(Arc::clone(&cluster.name));
         let Some(_permit) = Permit::take(&cluster.breaker.requests, cluster.breaker.limits.requests) else {
@@ -134,12 +138,16 @@ impl Exchange<'_> {
                     self.record.flags = flags::UPSTREAM_TIMEOUT;
                     return Outcome::Broken;
                 }
-                self.reply(Reply::new(504, flags::UPSTREAM_TIMEOUT, "upstream request timeout"), source, sink).await
+                self.reply(Reply::new(504, flags::UPSTREAM_TIMEOUT, "upstream request timeout"), source, sink)
+                    .await
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "borrows that live for one call; a struct would only be unpacked again")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "borrows that live for one call; a struct would only be unpacked again"
+    )]
     async fn attempts(
         &mut self,
         cluster: &Arc<Cluster>,
@@ -214,7 +222,11 @@ impl Exchange<'_> {
                 }
                 Err(AttemptError::Started) => return Ok(Outcome::Broken),
                 Err(AttemptError::Protocol) => {
-                    return Err(Reply::new(502, flags::UPSTREAM_PROTOCOL, "upstream connect error or disconnect/reset before headers. reset reason: protocol error"));
+                    return Err(Reply::new(
+                        502,
+                        flags::UPSTREAM_PROTOCOL,
+                        "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+                    ));
                 }
                 Err(AttemptError::Downstream { malformed, timeout }) => {
                     if sink.is_touched() || self.record.status != 0 {
@@ -302,7 +314,11 @@ impl Exchange<'_> {
             HostRewrite::Header(name) => self.request.get(name).unwrap_or_else(|| self.request.authority()),
         };
         // HTTP/1.0 may come without any.
-        if host.is_empty() { Cow::Owned(endpoint.address.to_string().into_bytes()) } else { Cow::Borrowed(host) }
+        if host.is_empty() {
+            Cow::Owned(endpoint.address.to_string().into_bytes())
+        } else {
+            Cow::Borrowed(host)
+        }
     }
 
     /// Waits before the `attempt`-th retry: nothing up to an exponentially growing bound, at random.
@@ -340,7 +356,11 @@ fn apply(mutations: &Mutations, head: &mut Head) {
 }
 
 fn overflow() -> Reply {
-    Reply::new(503, flags::OVERFLOW, "upstream connect error or disconnect/reset before headers. reset reason: overflow")
+    Reply::new(
+        503,
+        flags::OVERFLOW,
+        "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+    )
 }
 
 fn failure_reply(reply: FailureReply) -> Reply {

@@ -218,8 +218,11 @@ impl Exchange<'_> {
                 Err(AttemptError::Started)
             }
             Ok(Err(PumpError::Sink(error))) => {
-                self.record.flags =
-                    if error.is_timeout() { super::flags::IDLE_TIMEOUT } else { super::flags::DOWNSTREAM_CLOSED };
+                self.record.flags = if error.is_timeout() {
+                    super::flags::IDLE_TIMEOUT
+                } else {
+                    super::flags::DOWNSTREAM_CLOSED
+                };
                 Err(AttemptError::Started)
             }
             Err(_) => {

@@ -33,8 +33,11 @@ impl Exchange<'_> {
     ) -> Result<Outcome, AttemptError> {
         let (cx, timer) = (self.cx, self.timer);
         let mut counted = Attempt::start(attempt.cluster, attempt.endpoint, cx.worker.index, attempt.started);
-        let lease =
-            cx.worker.pools.acquire_h2(attempt.cluster, local, attempt.endpoint, cx.worker.index, timer).await;
+        let lease = cx
+            .worker
+            .pools
+            .acquire_h2(attempt.cluster, local, attempt.endpoint, cx.worker.index, timer)
+            .await;
         let mut lease = match lease {
             Ok(lease) => lease,
             Err(error) => {
@@ -46,7 +49,8 @@ impl Exchange<'_> {
             BodyLength::Exact(length) => Some(length),
             _ => None,
         };
-        let Some(head) = convert::write_request(self.request, attempt.host, declared, self.wants_trailers) else {
+        let Some(head) = convert::write_request(self.request, attempt.host, declared, self.wants_trailers)
+        else {
             return Err(AttemptError::Downstream { malformed: true, timeout: false });
         };
         let whole = source.complete().map(bytes::Bytes::copy_from_slice);
@@ -72,12 +76,18 @@ impl Exchange<'_> {
             Ok(Err(error)) => {
                 counted.failed(false);
                 counted.cells().rq_rx_reset.add(1);
-                return Err(AttemptError::Upstream { failure: failure_of(&error), reply: FailureReply::Reset });
+                return Err(AttemptError::Upstream {
+                    failure: failure_of(&error),
+                    reply: FailureReply::Reset,
+                });
             }
             Err(_) => {
                 counted.failed(true);
                 counted.cells().rq_per_try_timeout.add(1);
-                return Err(AttemptError::Upstream { failure: Failure::PerTryTimeout, reply: FailureReply::Timeout });
+                return Err(AttemptError::Upstream {
+                    failure: Failure::PerTryTimeout,
+                    reply: FailureReply::Timeout,
+                });
             }
         };
         if convert::read_response(&response, self.response).is_err() || response.status().is_informational() {
@@ -87,9 +97,13 @@ impl Exchange<'_> {
         let status = self.response.status;
         let idempotent = self.method.is_idempotent();
         let policy = attempt.forward.retry.as_ref();
-        if attempt.may_retry && policy.is_some_and(|policy| policy.wants(Failure::Status(status), idempotent)) {
+        if attempt.may_retry && policy.is_some_and(|policy| policy.wants(Failure::Status(status), idempotent))
+        {
             counted.answered(status);
-            return Err(AttemptError::Upstream { failure: Failure::Status(status), reply: FailureReply::Reset });
+            return Err(AttemptError::Upstream {
+                failure: Failure::Status(status),
+                reply: FailureReply::Reset,
+            });
         }
         let body = H2Source::new(response.into_body(), timer.clone(), Deadline::Response, attempt.patience);
         let length = match (body.is_done(), body.exact_length()) {
@@ -132,7 +146,11 @@ fn failure_of(error: &hyper::Error) -> Failure {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return if h2.reason() == Some(h2::Reason::REFUSED_STREAM) { Failure::Refused } else { Failure::Reset };
+            return if h2.reason() == Some(h2::Reason::REFUSED_STREAM) {
+                Failure::Refused
+            } else {
+                Failure::Reset
+            };
         }
         source = cause.source();
     }

@@ -118,7 +118,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Handles the request whose head is read and whose body is `source`.
-    pub(crate) async fn run(&mut self, source: &mut Source<'_>, sink: &mut Sink<'_>, length: BodyLength) -> Outcome {
+    pub(crate) async fn run(
+        &mut self,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+        length: BodyLength,
+    ) -> Outcome {
         let outcome = match self.plan(length) {
             Ok(route) => self.forward(&route, source, sink, length).await,
             Err(reply) => self.reply(reply, source, sink).await,
@@ -129,7 +134,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// Answers a request that could not even be read.
-    pub(crate) async fn refuse(&mut self, status: u16, flags: &'static str, source: &mut Source<'_>, sink: &mut Sink<'_>) {
+    pub(crate) async fn refuse(
+        &mut self,
+        status: u16,
+        flags: &'static str,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+    ) {
         self.close = true;
         let _ = self.reply(Reply::new(status, flags, ""), source, sink).await;
     }
@@ -144,7 +155,9 @@ impl<'a> Exchange<'a> {
         }
         match sink {
             Sink::H1(writer) => {
-                if self.version == Version::Http10 && matches!(length, BodyLength::Chunked | BodyLength::UntilClose) {
+                if self.version == Version::Http10
+                    && matches!(length, BodyLength::Chunked | BodyLength::UntilClose)
+                {
                     length = BodyLength::UntilClose;
                     self.close = true;
                 } else if length == BodyLength::UntilClose {

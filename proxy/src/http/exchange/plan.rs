@@ -24,8 +24,11 @@ impl Exchange<'_> {
             Err(_) => return Err(Reply::new(400, flags::DOWNSTREAM_PROTOCOL, "")),
         }
         let wanted = self.wanted_upgrade();
-        self.wants_trailers =
-            self.request.all_known(Known::Te).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+        self.wants_trailers = self
+            .request
+            .all_known(Known::Te)
+            .flat_map(tokens)
+            .any(|token| token.eq_ignore_ascii_case(b"trailers"));
         self.request.strip_hop_by_hop();
         self.add_request_fields();
         let manager = Arc::clone(&self.cx.manager);

@@ -32,7 +32,12 @@ impl Reply {
 
 impl Exchange<'_> {
     /// Sends `reply`. What is left of the request is thrown away if it is there, else the connection closes.
-    pub(super) async fn reply(&mut self, reply: Reply, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Outcome {
+    pub(super) async fn reply(
+        &mut self,
+        reply: Reply,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Outcome {
         self.record.flags = reply.flags;
         // A client that waits for "100 Continue" has not sent its body: what comes next could be either.
         if self.expects_continue.get() || !source.discard_buffered() {

@@ -78,7 +78,9 @@ impl<'a> BodyReader<'a> {
     pub(crate) fn complete(&self) -> Option<&[u8]> {
         match self.state {
             State::Done if self.received == 0 => Some(&[]),
-            State::Exact(length) if self.received == 0 => self.recv.data().get(..usize::try_from(length).ok()?),
+            State::Exact(length) if self.received == 0 => {
+                self.recv.data().get(..usize::try_from(length).ok()?)
+            }
             _ => None,
         }
     }
@@ -89,7 +91,8 @@ impl<'a> BodyReader<'a> {
             match &mut self.state {
                 State::Done => return Ok(Step::End),
                 State::Exact(remaining) => {
-                    let available = usize::try_from(*remaining).unwrap_or(usize::MAX).min(self.recv.data().len());
+                    let available =
+                        usize::try_from(*remaining).unwrap_or(usize::MAX).min(self.recv.data().len());
                     return Ok(if available == 0 { Step::Wait } else { Step::Data(available) });
                 }
                 State::UntilClose => {
@@ -166,7 +169,7 @@ impl<'a> BodyReader<'a> {
 impl SourceError {
     fn from_io(error: IoError) -> Self {
         match error {
-            IoError::Closed(_) => Self::Closed,
+            IoError::Closed => Self::Closed,
             IoError::Timeout => Self::Timeout,
         }
     }

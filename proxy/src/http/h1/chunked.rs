@@ -122,7 +122,9 @@ impl Decoder {
             (State::SizeLineFeed, b'\n') => Ok(State::Data),
             (State::DataCarriageReturn, b'\r') => Ok(State::DataLineFeed),
             (State::DataLineFeed, b'\n') => Ok(State::Size { digits: 0 }),
-            (State::SizeLineFeed | State::DataCarriageReturn | State::DataLineFeed, _) => Err(ChunkedError::LineEnd),
+            (State::SizeLineFeed | State::DataCarriageReturn | State::DataLineFeed, _) => {
+                Err(ChunkedError::LineEnd)
+            }
             (State::Data | State::Trailers | State::Done, _) => Ok(self.state),
         }
     }
@@ -147,7 +149,11 @@ impl Decoder {
             }
             line_start = line_feed + 1;
         }
-        if input.len() + self.overhead > OVERHEAD_LIMIT { Err(ChunkedError::TooLarge) } else { Ok(Found::More) }
+        if input.len() + self.overhead > OVERHEAD_LIMIT {
+            Err(ChunkedError::TooLarge)
+        } else {
+            Ok(Found::More)
+        }
     }
 }
 
@@ -174,8 +180,12 @@ mod tests {
 
     #[test]
     fn decodes_chunks_extensions_and_trailers_and_stops_there() {
-        let (data, trailers, rest) = decode(b"4;a=b\r\nwiki\r\n5\r\npedia\r\n0\r\nx: y\r\n\r\nGET").expect("valid");
-        assert_eq!((&data[..], &trailers[..], &rest[..]), (&b"wikipedia"[..], &b"x: y\r\n\r\n"[..], &b"GET"[..]));
+        let (data, trailers, rest) =
+            decode(b"4;a=b\r\nwiki\r\n5\r\npedia\r\n0\r\nx: y\r\n\r\nGET").expect("valid");
+        assert_eq!(
+            (&data[..], &trailers[..], &rest[..]),
+            (&b"wikipedia"[..], &b"x: y\r\n\r\n"[..], &b"GET"[..])
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ const MAX_HEAD: usize = 60 * 1024;
 #[derive(Debug)]
 pub(crate) enum ReadError {
     /// The connection ended; `any` tells whether bytes of a response had come.
-    Closed { any: bool },
+    Closed {
+        any: bool,
+    },
     Timeout,
     /// What came is not a response.
     Invalid,
@@ -35,7 +37,8 @@ pub(crate) async fn read_head(
     loop {
         let found = scan.find(recv.data()).map_err(|_| ReadError::Invalid)?;
         if let Some(length) = found {
-            parse::response(&recv.data()[..length], head, parse::MAX_FIELDS).map_err(|_| ReadError::Invalid)?;
+            parse::response(&recv.data()[..length], head, parse::MAX_FIELDS)
+                .map_err(|_| ReadError::Invalid)?;
             recv.consume(length);
             return Ok(());
         }
@@ -46,7 +49,7 @@ pub(crate) async fn read_head(
             Ok(0) => return Err(ReadError::Closed { any: !recv.is_empty() }),
             Ok(_) => {}
             Err(IoError::Timeout) => return Err(ReadError::Timeout),
-            Err(IoError::Closed(_)) => return Err(ReadError::Closed { any: !recv.is_empty() }),
+            Err(IoError::Closed) => return Err(ReadError::Closed { any: !recv.is_empty() }),
         }
     }
 }

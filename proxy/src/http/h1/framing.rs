@@ -104,7 +104,10 @@ mod tests {
     fn understands_the_proper_forms() {
         assert_eq!(request(Version::Http11, &[]), Ok(BodyLength::Empty));
         assert_eq!(request(Version::Http11, &[("Content-Length", "12")]), Ok(BodyLength::Exact(12)));
-        assert_eq!(request(Version::Http11, &[("content-length", "3"), ("content-length", "3")]), Ok(BodyLength::Exact(3)));
+        assert_eq!(
+            request(Version::Http11, &[("content-length", "3"), ("content-length", "3")]),
+            Ok(BodyLength::Exact(3))
+        );
         assert_eq!(request(Version::Http11, &[("Transfer-Encoding", "Chunked")]), Ok(BodyLength::Chunked));
     }
 
@@ -136,7 +139,9 @@ mod tests {
 
     #[test]
     fn responses_without_body_by_rule_have_none_whatever_they_declare() {
-        for (status, method) in [(204, Method::Get), (304, Method::Get), (200, Method::Head), (103, Method::Get)] {
+        for (status, method) in
+            [(204, Method::Get), (304, Method::Get), (200, Method::Head), (103, Method::Get)]
+        {
             let mut head = Head::default();
             head.reset(b"");
             head.status = status;

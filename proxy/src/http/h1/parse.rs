@@ -48,6 +48,8 @@ pub(crate) fn request(raw: &[u8], head: &mut Head, max_fields: usize) -> Result<
     match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, raw, slots) {
         Ok(httparse::Status::Complete(length)) if length == raw.len() => {}
         Ok(_) => return Err(ParseError::Malformed),
+        // "GET /a b HTTP/1.1" has a space too many, not a version that is too new.
+        Err(httparse::Error::Version) if !names_version(raw) => return Err(ParseError::Malformed),
         Err(error) => return Err(parse_error(error)),
     }
     head.reset(raw);
@@ -103,10 +105,31 @@ pub(crate) fn trailers(raw: &[u8], into: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Result
 /// Whether a field of this name may come after the body.
 pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
     const FORBIDDEN: &[&str] = &[
-        "transfer-encoding", "content-length", "host", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-        "upgrade", "authorization", "proxy-authorization", "cookie", "set-cookie", "content-encoding", "content-type",
-        "content-range", "expect", "max-forwards", "cache-control", "www-authenticate", "proxy-authenticate",
-        "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id",
+        "transfer-encoding",
+        "content-length",
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "expect",
+        "max-forwards",
+        "cache-control",
+        "www-authenticate",
+        "proxy-authenticate",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-request-id",
     ];
     !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
 }
@@ -115,8 +138,27 @@ pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
 pub(crate) fn is_authority(text: &[u8]) -> bool {
     !text.is_empty()
         && text.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\''
-                | b'(' | b')' | b'*' | b'+' | b';' | b'=' | b':' | b'[' | b']')
+            byte.is_ascii_alphanumeric()
+                || matches!(
+                    byte,
+                    b'-' | b'.'
+                        | b'_'
+                        | b'~'
+                        | b'%'
+                        | b'!'
+                        | b'$'
+                        | b'&'
+                        | b'\''
+                        | b'('
+                        | b')'
+                        | b'*'
+                        | b'+'
+                        | b';'
+                        | b'='
+                        | b':'
+                        | b'['
+                        | b']'
+                )
         })
 }
 
@@ -127,6 +169,11 @@ fn parse_error(error: httparse::Error) -> ParseError {
         httparse::Error::Status => ParseError::Status,
         _ => ParseError::Malformed,
     }
+}
+
+/// Whether the third word of the first line is a version of HTTP.
+fn names_version(raw: &[u8]) -> bool {
+    raw.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
 fn version(minor: Option<u8>) -> Version {
@@ -207,7 +254,10 @@ mod tests {
     #[test]
     fn reads_the_three_forms_of_a_target() {
         let head = parse("GET /a?b=c HTTP/1.1\r\nHost: x:80\r\n\r\n").expect("origin form");
-        assert_eq!((head.target(), head.path(), head.authority()), (&b"/a?b=c"[..], &b"/a"[..], &b"x:80"[..]));
+        assert_eq!(
+            (head.target(), head.path(), head.authority()),
+            (&b"/a?b=c"[..], &b"/a"[..], &b"x:80"[..])
+        );
         let head = parse("GET http://y?q HTTP/1.1\r\nHost: x\r\n\r\n").expect("absolute form");
         assert_eq!((head.target(), head.authority()), (&b"/?q"[..], &b"y"[..]));
         let head = parse("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").expect("asterisk form");

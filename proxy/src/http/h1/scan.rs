@@ -50,7 +50,12 @@ mod tests {
 
     #[test]
     fn refuses_a_bare_line_feed_anywhere() {
-        for text in ["GET / HTTP/1.1\nhost: a\r\n\r\n", "GET / HTTP/1.1\r\nhost: a\n\r\n", "GET / HTTP/1.1\r\n\n", "\n"] {
+        for text in [
+            "GET / HTTP/1.1\nhost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\n\r\n",
+            "GET / HTTP/1.1\r\n\n",
+            "\n",
+        ] {
             assert_eq!(HeadScan::default().find(text.as_bytes()), Err(BareLineFeed), "{text:?}");
         }
     }

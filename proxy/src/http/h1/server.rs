@@ -97,7 +97,7 @@ impl Session<'_> {
         let mut scan = HeadScan::default();
         let mut begun = !self.recv.is_empty();
         self.timer.arm(Deadline::Downstream, if first || begun { timeouts.header } else { timeouts.idle });
-        self.timer.set_idle(!begun && !first);
+        self.timer.set_idle(!begun);
         let next = loop {
             // An empty line before a request is a slip that RFC 9112 2.2 asks to overlook.
             if self.recv.data().starts_with(b"\r\n") && self.recv.data().len() > 2 {
@@ -126,7 +126,7 @@ impl Session<'_> {
                 Ok(0) if self.recv.is_empty() => break Next::Gone,
                 Ok(0) => break Next::Refuse(400, flags::DOWNSTREAM_PROTOCOL),
                 Ok(_) => {}
-                Err(IoError::Closed(_)) => break Next::Gone,
+                Err(IoError::Closed) => break Next::Gone,
                 Err(IoError::Timeout) if self.recv.is_empty() => {
                     self.cx.manager.stats.at(self.cx.worker.index).cx_idle_timeout.add(1);
                     break Next::Gone;
@@ -156,12 +156,19 @@ impl Session<'_> {
         };
         let close = last || !wants_keep_alive(&self.request);
         let body_timeout = self.cx.manager.timeouts.body;
-        let reader =
-            BodyReader::new(self.stream, &mut self.recv, length, self.timer, Deadline::Downstream, body_timeout)
-                .expecting_continue(&expects);
+        let reader = BodyReader::new(
+            self.stream,
+            &mut self.recv,
+            length,
+            self.timer,
+            Deadline::Downstream,
+            body_timeout,
+        )
+        .expecting_continue(&expects);
         let writer = Writer::new(self.stream, &mut self.out, self.timer, Deadline::Send, body_timeout);
         let (mut source, mut sink) = (Source::H1(reader), Sink::H1(writer));
-        let mut exchange = Exchange::new(self.cx, self.timer, &mut self.request, &mut self.response, &expects);
+        let mut exchange =
+            Exchange::new(self.cx, self.timer, &mut self.request, &mut self.response, &expects);
         exchange.close = close;
         let outcome = exchange.run(&mut source, &mut sink, length).await;
         let close = exchange.close;
@@ -205,11 +212,18 @@ impl Session<'_> {
         let expects = Cell::new(false);
         let patience = self.cx.manager.timeouts.body;
         let nothing = &mut RecvBuf::default();
-        let reader =
-            BodyReader::new(self.stream, nothing, BodyLength::Empty, self.timer, Deadline::Downstream, patience);
+        let reader = BodyReader::new(
+            self.stream,
+            nothing,
+            BodyLength::Empty,
+            self.timer,
+            Deadline::Downstream,
+            patience,
+        );
         let writer = Writer::new(self.stream, &mut self.out, self.timer, Deadline::Send, patience);
         let (mut source, mut sink) = (Source::H1(reader), Sink::H1(writer));
-        let mut exchange = Exchange::new(self.cx, self.timer, &mut self.request, &mut self.response, &expects);
+        let mut exchange =
+            Exchange::new(self.cx, self.timer, &mut self.request, &mut self.response, &expects);
         exchange.refuse(status, flags, &mut source, &mut sink).await;
         After::Close
     }

@@ -66,7 +66,10 @@ impl<'a> Writer<'a> {
         out.extend_from_slice(b"\r\n");
         put_fields(out, head, |known| matches!(known, Known::Host | Known::ContentLength | Known::Expect));
         match length {
-            BodyLength::Empty if matches!(head.method, Method::Post | Method::Put) || head.known(Known::ContentLength).is_some() => {
+            BodyLength::Empty
+                if matches!(head.method, Method::Post | Method::Put)
+                    || head.known(Known::ContentLength).is_some() =>
+            {
                 out.extend_from_slice(b"content-length: 0\r\n");
             }
             length => put_length(out, length),

@@ -39,7 +39,8 @@ pub(crate) fn read_request(parts: &Parts, head: &mut Head, max_fields: usize) ->
     let authority = head.intern(&authority);
     head.set_authority(authority);
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    if !(target.starts_with('/') || (target == "*" && head.method == Method::Options)) || target.contains('#') {
+    if !(target.starts_with('/') || (target == "*" && head.method == Method::Options)) || target.contains('#')
+    {
         return Err(ParseError::Target);
     }
     let target = head.intern(target.as_bytes());
@@ -48,13 +49,13 @@ pub(crate) fn read_request(parts: &Parts, head: &mut Head, max_fields: usize) ->
 }
 
 /// The request for an upstream that speaks HTTP/2; `None` if the head cannot be said in HTTP/2.
-pub(crate) fn write_request(head: &Head, host: &[u8], length: Option<u64>, trailers: bool) -> Option<Request<()>> {
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(host)
-        .path_and_query(head.target())
-        .build()
-        .ok()?;
+pub(crate) fn write_request(
+    head: &Head,
+    host: &[u8],
+    length: Option<u64>,
+    trailers: bool,
+) -> Option<Request<()>> {
+    let uri = Uri::builder().scheme("http").authority(host).path_and_query(head.target()).build().ok()?;
     let mut request = Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method_text()).ok()?;
     *request.uri_mut() = uri;
@@ -63,7 +64,9 @@ pub(crate) fn write_request(head: &Head, host: &[u8], length: Option<u64>, trail
         if matches!(known, Known::Host | Known::ContentLength | Known::Expect) {
             continue;
         }
-        request.headers_mut().append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        request
+            .headers_mut()
+            .append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
     }
     if let Some(length) = length {
         request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
@@ -101,7 +104,9 @@ pub(crate) fn write_response(head: &Head, length: Option<u64>) -> Option<Respons
         if known == Known::ContentLength && length.is_some() {
             continue;
         }
-        response.headers_mut().append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+        response
+            .headers_mut()
+            .append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
     }
     if let Some(length) = length {
         response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());

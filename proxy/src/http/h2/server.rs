@@ -151,7 +151,9 @@ async fn exchange(
             // A sink that is dropped before its end aborts the stream, which is what must be seen.
             Outcome::Complete | Outcome::Broken | Outcome::Tunnel(_) => {}
         },
-        Err(error) => exchange.refuse(error.status(), flags::DOWNSTREAM_PROTOCOL, &mut source, &mut sink).await,
+        Err(error) => {
+            exchange.refuse(error.status(), flags::DOWNSTREAM_PROTOCOL, &mut source, &mut sink).await
+        }
     }
 }
 
@@ -190,7 +192,11 @@ impl AsyncRead for Prefixed {
 }
 
 impl AsyncWrite for Prefixed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, data)
     }
 

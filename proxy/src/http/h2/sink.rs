@@ -1,7 +1,6 @@
 //! A body that leaves over HTTP/2: what hyper reads from, and the end that we write to.
 
 use std::{
-    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -28,9 +27,16 @@ const HIGH_WATER: usize = 16 * 1024;
 pub(crate) enum H2Body {
     Empty,
     /// All of it, and what follows.
-    Full { data: Option<Bytes>, trailers: Option<HeaderMap> },
+    Full {
+        data: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+    },
     /// Piece by piece.
-    Streaming { pieces: mpsc::Receiver<Piece>, done: bool, task: AbortOnDrop },
+    Streaming {
+        pieces: mpsc::Receiver<Piece>,
+        done: bool,
+        task: AbortOnDrop,
+    },
 }
 
 /// One step of a streaming body.
@@ -176,7 +182,7 @@ impl H2Sink {
 }
 
 fn gone() -> WriteError {
-    WriteError::Io(IoError::Closed(io::ErrorKind::BrokenPipe.into()))
+    WriteError::Io(IoError::Closed)
 }
 
 fn trailer_map(trailers: &Trailers) -> HeaderMap {
@@ -203,10 +209,7 @@ impl http_body::Body for H2Body {
     type Data = Bytes;
     type Error = Aborted;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full { data, trailers } => Poll::Ready(match data.take().filter(|data| !data.is_empty()) {

@@ -29,7 +29,12 @@ pub(crate) struct H2Source {
 }
 
 impl H2Source {
-    pub(crate) fn new(incoming: Incoming, timer: Timer, deadline: Deadline, patience: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        incoming: Incoming,
+        timer: Timer,
+        deadline: Deadline,
+        patience: Option<Duration>,
+    ) -> Self {
         let done = incoming.is_end_stream();
         Self {
             incoming,

@@ -1,0 +1,15 @@
+//! The proxy as a whole: real sockets on both sides, scripted peers.
+
+mod support;
+
+mod admin;
+mod drain;
+mod http1;
+mod http2;
+mod reload;
+mod retries;
+mod smuggling;
+mod tcp;
+mod timeouts;
+mod upgrade;
+mod validate;
