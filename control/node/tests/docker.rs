@@ -118,6 +118,12 @@ async fn a_pod_runs_in_containers_of_its_own_and_leaves_nothing_behind() {
     let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("a version");
     assert!(version.starts_with("docker://"), "{version}");
 
+    for family in ["container_memory_working_set_bytes", "container_cpu_usage_seconds_total"] {
+        cluster
+            .wait_metric(&format!("{family}{{container=\"main\",namespace=\"default\",pod=\"p\"}} "))
+            .await;
+    }
+
     // An agent that comes back finds the same container.
     agent.stop(StopMode::Detach).await;
     let agent = cluster.agent(DOCKER).await;

@@ -38,6 +38,11 @@ async fn a_pod_runs_is_reported_and_leaves_nothing_behind() {
     assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "v1.33.0+weft");
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "node-a");
 
+    for family in ["container_memory_working_set_bytes", "container_cpu_usage_seconds_total"] {
+        cluster
+            .wait_metric(&format!("{family}{{container=\"main\",namespace=\"default\",pod=\"p\"}} "))
+            .await;
+    }
     // Through the API server to the kubelet API, over TLS.
     let logs = cluster.pods().logs("p", &LogParams::default()).await.expect("logs");
     assert_eq!(logs, format!("ip {ip} name p\n"));

@@ -115,6 +115,20 @@ impl Cluster {
         self.wait(name, "gone", Value::is_null).await;
     }
 
+    /// Waits until the node's resource metrics have a line that begins so.
+    pub(crate) async fn wait_metric(&self, start: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = http::Request::get("/api/v1/nodes/node-a/proxy/metrics/resource").body(Vec::new());
+            let text = self.client.request_text(request.expect("a request")).await.expect("metrics");
+            if text.lines().any(|line| line.starts_with(start)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {start} in\n{text}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until an event with this reason is there; its message.
     pub(crate) async fn wait_event(&self, reason: &str) -> String {
         let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
