@@ -168,18 +168,8 @@ async fn create_by_verb(kubectl: &Kubectl) -> anyhow::Result<()> {
         &["create", "configmap", "settings", "--from-literal=a=b"][..],
         &["create", "secret", "generic", "password", "--from-literal=p=w"],
         &["create", "serviceaccount", "robot"],
-        &[
-            "create",
-            "deployment",
-            "made",
-            "--image=weft.dev/demo",
-            "--replicas=1",
-            "--",
-            "weft",
-            "demo",
-            "api",
-        ],
-        &["create", "job", "once", "--image=weft.dev/demo", "--", "weft", "version"],
+        &["create", "deployment", "made", "--image=any", "--replicas=1", "--", "sleep", "3600"],
+        &["create", "job", "once", "--image=any", "--", "sleep", "0"],
         &["expose", "deployment", "made", "--port=80", "--target-port=8080"],
     ] {
         kubectl.run(&[&within, create].concat()).await?;

@@ -92,15 +92,3 @@ pub(crate) enum Runtime {
     /// Child processes with loopback addresses; needs no root
     Process,
 }
-
-// === impl Runtime ===
-
-impl Runtime {
-    /// What runs in the end.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto | Self::Process => "process",
-            Self::Docker => "docker",
-        }
-    }
-}

@@ -16,7 +16,7 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Up(args) => up::main(args),
-        Command::Proxy(args) => weft_proxy::cli::run(args),
+        Command::Proxy(args) => weft_proxy::cli::run(*args),
         Command::Shim { spec } => weft_node::shim_main(&spec),
         Command::Pause => weft_node::pause_main(),
         Command::Demo { program } => demo::main(&program),
