@@ -124,6 +124,7 @@ impl App {
             });
             return match found {
                 Some(found) => Ok(found.answer(request, &identity).await),
+                None if verb == "list" && is_custom_kinds(&path) => Ok(no_custom_kinds()),
                 None => Err(Status::no_such_path()),
             };
         };
@@ -269,4 +270,22 @@ impl App {
             Err(status) => body::text(StatusCode::INTERNAL_SERVER_ERROR, status.message),
         }
     }
+}
+
+/// Whether this is the list of custom kinds: kubectl reads it, undiscovered, when a manifest holds a kind that it does not
+/// know. There are none here; told so, it says which kind is unknown instead of which list.
+fn is_custom_kinds(path: &ResourcePath) -> bool {
+    path.group == "apiextensions.k8s.io"
+        && path.version == "v1"
+        && path.resource == "customresourcedefinitions"
+}
+
+fn no_custom_kinds() -> Response<Body> {
+    let list = json!({
+        "kind": "CustomResourceDefinitionList",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"resourceVersion": "1"},
+        "items": [],
+    });
+    body::json(StatusCode::OK, &list)
 }
