@@ -167,17 +167,24 @@ static_resources:
           stat_prefix: front
           route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: []}]}
           http_filters:
-          - name: envoy.filters.http.weave
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.weave.v3.Weave}
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
 "#;
     let proxy = |text: String| async move {
         let mut command = Command::new(weft_binary()?);
         command.args(["proxy", "--mode", "validate", "--config-yaml", &text]);
         process::output(&mut command).await
     };
-    refused(&proxy(bootstrap.to_owned()).await?, &["http_filters", "eave"])?;
-    let misspelt = bootstrap.replace("stat_prefix", "stat_prefixx");
-    refused(&proxy(misspelt).await?, &["stat_prefixx"])?;
+    let valid = proxy(bootstrap.to_owned()).await?;
+    ensure!(valid.status.success(), "without the mistakes it is valid: {}", process::text(&valid));
+    for (right, wrong, names) in [
+        // A filter that nobody knows, one that Envoy has and we do not, and a misspelt field.
+        ("http.router.v3.Router", "http.weave.v3.Weave", ["http_filters[0]", "weave"]),
+        ("http.router.v3.Router", "http.lua.v3.Lua", ["http_filters[0]", "lua"]),
+        ("stat_prefix", "stat_prefixx", ["filters[0]", "stat_prefixx"]),
+    ] {
+        refused(&proxy(bootstrap.replace(right, wrong)).await?, &names)?;
+    }
     Ok(())
 }
 

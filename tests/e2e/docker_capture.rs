@@ -62,7 +62,8 @@ async fn an_application_that_knows_nothing_is_captured() -> anyhow::Result<()> {
     need!(test, docker::find().await);
     let kubectl = need!(test, kubectl::find());
     let busybox = need!(test, process::find("busybox", "busybox-static"));
-    build_image(&busybox).await?;
+    let curl = need!(test, process::find("curl", "curl"));
+    build_image(&busybox, &curl).await?;
     let mut cluster = Cluster::up(Runtime::Docker, false).await?;
     let kubectl = Kubectl::new(&kubectl, &cluster.kubeconfig());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/docker-capture.yaml");
@@ -98,14 +99,22 @@ async fn an_application_that_knows_nothing_is_captured() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An image of one static binary and its names.
-async fn build_image(busybox: &Path) -> anyhow::Result<()> {
+/// An image of busybox with the names of its tools, and of curl with its libraries: a static busybox cannot resolve names
+/// without them.
+async fn build_image(busybox: &Path, curl: &Path) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("weft-test-image-").tempdir()?;
     let bin = directory.path().join("bin");
     std::fs::create_dir(&bin)?;
     std::fs::copy(busybox, bin.join("busybox"))?;
-    for name in ["sh", "wget", "httpd", "sleep", "mkdir", "hostname", "echo"] {
+    for name in ["sh", "httpd", "sleep", "mkdir", "hostname"] {
         std::os::unix::fs::symlink("busybox", bin.join(name))?;
+    }
+    std::fs::copy(curl, bin.join("curl"))?;
+    let linked = process::run(Command::new("ldd").arg(curl)).await?;
+    for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = directory.path().join(library.trim_start_matches('/'));
+        std::fs::create_dir_all(copy.parent().context("a library is in a directory")?)?;
+        std::fs::copy(library, copy)?;
     }
     let script = format!("tar -C {} -c . | docker import - {IMAGE}", directory.path().display());
     process::run(Command::new("bash").args(["-c", &format!("set -o pipefail; {script}")])).await?;

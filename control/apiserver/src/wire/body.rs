@@ -64,6 +64,11 @@ pub(crate) fn with_type(code: StatusCode, media: &'static str, bytes: impl Into<
 pub(crate) fn failure(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &status.to_json());
+    if code == StatusCode::PAYLOAD_TOO_LARGE {
+        // The rest of the body stays unread, so the connection ends; a client that is not told sends its next request into
+        // the void. Over HTTP/2 hyper leaves the field out.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

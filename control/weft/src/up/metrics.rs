@@ -15,7 +15,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
-use prometheus::{Encoder as _, Registry, TextEncoder};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +32,7 @@ pub(super) struct MetricsServer {
 /// What the server answers from.
 #[derive(Clone)]
 pub(super) struct Sources {
-    /// Every component's metrics.
-    pub(super) registry: Registry,
-    /// For the list of pods and nodes.
+    /// Must be allowed to read the metrics, the pods and the nodes.
     pub(super) client: Client,
 }
 
@@ -89,18 +86,22 @@ impl Sources {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here\n");
         }
         match request.uri().path() {
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics().await,
             "/targets" => self.targets().await,
             _ => text(StatusCode::NOT_FOUND, "there are /metrics and /targets\n"),
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        let encoder = TextEncoder::new();
-        let mut body = Vec::new();
-        match encoder.encode(&self.registry.gather(), &mut body) {
-            Ok(()) => respond(StatusCode::OK, "text/plain; version=0.0.4", body),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{}\n", chain(&error))),
+    /// What the API server shows under the same path, which covers every component.
+    async fn metrics(&self) -> Response<Full<Bytes>> {
+        let request = Request::get("/metrics").body(Vec::new());
+        let outcome = match request {
+            Ok(request) => self.client.request_text(request).await,
+            Err(error) => Err(kube::Error::HttpError(error)),
+        };
+        match outcome {
+            Ok(body) => respond(StatusCode::OK, "text/plain; version=0.0.4", body.into_bytes()),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", chain(&error))),
         }
     }
 

@@ -139,7 +139,7 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     let metrics = MetricsServer::bind(ports.metrics)
         .await
         .with_context(|| format!("cannot listen for metrics on {}", ports.metrics))?;
-    let sources = Sources { registry: registry.clone(), client: admin.clone() };
+    let sources = Sources { client: admin.clone() };
     components.spawn_infallible("metrics server", metrics.run(sources, shutdown.clone()));
 
     let config = agent_config(&args, &ports, &data_dir, &api, &node_name, registry)?;
