@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weft_xds::{
-    Rejected, ResourceUpdate, Subscriptions,
+    Rejected, ResourceType, ResourceUpdate, Subscriptions,
     client::{ClientConfig, ConfigSink},
     load::ReportConfig,
     pb::envoy::config::bootstrap::v3::Bootstrap,
@@ -183,11 +183,14 @@ impl Server {
 
     fn start_background(&mut self, settings: &Settings, admin_socket: Option<TcpListener>) {
         if let Some(socket) = admin_socket {
+            let mut awaits = Vec::new();
+            awaits.extend(settings.clusters_over_ads.then_some(ResourceType::Cluster));
+            awaits.extend(settings.listeners_over_ads.then_some(ResourceType::Listener));
             let admin = Admin::new(
                 Arc::clone(&self.state),
                 Arc::clone(&self.shared),
                 settings.node.clone(),
-                settings.ads.is_some(),
+                awaits,
                 self.drain_time,
                 self.quit.clone(),
             );

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use weft_xds::pb::envoy::config::core::v3::Node;
+use weft_xds::{ResourceType, pb::envoy::config::core::v3::Node};
 
 use crate::{config::state::State, worker::Shared};
 
@@ -25,13 +25,15 @@ pub(crate) struct Admin {
     state: Arc<Mutex<State>>,
     shared: Arc<Shared>,
     node: Node,
-    /// Whether there is a control plane to wait for.
-    dynamic: bool,
+    /// What a control plane has to tell before traffic is welcome.
+    awaits: Vec<ResourceType>,
     drain_time: Duration,
     quit: CancellationToken,
     started: Instant,
 }
 
+/// How long route tables and endpoints are waited for; Envoy's initial fetch timeout.
+const WARMING: Duration = Duration::from_secs(15);
 /// Connections at a time; scrapers need few, and nobody else may starve the control thread.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -73,11 +75,11 @@ impl Admin {
         state: Arc<Mutex<State>>,
         shared: Arc<Shared>,
         node: Node,
-        dynamic: bool,
+        awaits: Vec<ResourceType>,
         drain_time: Duration,
         quit: CancellationToken,
     ) -> Self {
-        Self { state, shared, node, dynamic, drain_time, quit, started: Instant::now() }
+        Self { state, shared, node, awaits, drain_time, quit, started: Instant::now() }
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -137,9 +139,10 @@ impl Admin {
             return ("DRAINING", false);
         }
         let state = self.state.lock();
-        // With a control plane, ready is when it has spoken once and nothing that it named is missing.
-        let spoke = !self.dynamic || state.updates.accepted + state.updates.rejected > 0;
-        if spoke && state.is_settled() { ("LIVE", true) } else { ("INITIALIZING", false) }
+        let told = self.awaits.iter().all(|type_| state.heard.contains(type_));
+        // What a server names and then does not send must not keep the rest waiting for ever.
+        let patient = self.started.elapsed() < WARMING;
+        if told && (state.is_settled() || !patient) { ("LIVE", true) } else { ("INITIALIZING", false) }
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

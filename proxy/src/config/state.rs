@@ -56,6 +56,8 @@ pub(crate) struct State {
     runtime: Handle,
     /// Versions that the server gave, by type, for `/config_dump`.
     pub(crate) versions: BTreeMap<String, String>,
+    /// Types of which the server has told at least once.
+    pub(crate) heard: BTreeSet<ResourceType>,
     pub(crate) updates: Updates,
 }
 
@@ -148,6 +150,7 @@ impl State {
             bindings,
             runtime,
             versions: BTreeMap::new(),
+            heard: BTreeSet::new(),
             updates: Updates::default(),
         }
     }
@@ -370,6 +373,7 @@ impl State {
     pub(crate) fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
         let mut rejected = Vec::new();
         let type_ = update.type_;
+        self.heard.insert(type_);
         for resource in update.upserts {
             let path = Path::root(&type_.to_string()).field(&resource.name);
             let result = match type_ {
@@ -417,9 +421,13 @@ impl State {
         wanted
     }
 
-    /// Whether everything that was configured serves.
+    /// Whether everything that was configured serves: listeners have their route tables, clusters their endpoints.
     pub(crate) fn is_settled(&self) -> bool {
         self.listeners.values().all(|entry| entry.pending.is_none())
+            && self.clusters.values().all(|entry| {
+                !matches!(entry.cluster.discovery, Discovery::Eds { .. })
+                    || entry.cluster.endpoints.load().known
+            })
     }
 }
 

@@ -12,6 +12,12 @@ pub(crate) struct Span {
     len: u32,
 }
 
+impl Span {
+    pub(crate) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
 /// Fields that the proxy itself has to look at; found once, when the head is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -218,6 +224,10 @@ impl Head {
 
     pub(crate) fn set_authority(&mut self, authority: Span) {
         self.authority = authority;
+    }
+
+    pub(crate) fn authority_span(&self) -> Span {
+        self.authority
     }
 
     pub(crate) fn authority(&self) -> &[u8] {

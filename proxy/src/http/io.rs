@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 use crate::worker::timer::{Deadline, Timer};
 
@@ -109,6 +109,9 @@ impl RecvBuf {
             match stream.try_read(&mut self.bytes[self.end..]) {
                 Ok(count) => {
                     self.end += count;
+                    if count > 0 && self.end < self.bytes.len() {
+                        exhausted(stream);
+                    }
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -135,6 +138,14 @@ impl RecvBuf {
         })
         .await
     }
+}
+
+/// Notes that a read took all there was, so that the next one waits for news from the reactor instead of asking the
+/// kernel in vain: half of all reads otherwise, since tokio does this for its own `poll_read` only.
+///
+/// Nothing is missed: what arrives later is an edge that the reactor reports, and the end of the stream is never forgotten.
+fn exhausted(stream: &TcpStream) {
+    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }
 
 /// The room that a streaming buffer has.

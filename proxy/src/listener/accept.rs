@@ -150,6 +150,7 @@ async fn http(stream: TcpStream, mut recv: RecvBuf, cx: Context, timer: &Timer) 
         Codec::Http2 => true,
         Codec::Auto => {
             timer.arm(Deadline::Downstream, cx.manager.timeouts.header);
+            timer.set_idle(true);
             let http2 = loop {
                 match detect::verdict(recv.data()) {
                     Verdict::Http2 => break Some(true),
@@ -165,6 +166,7 @@ async fn http(stream: TcpStream, mut recv: RecvBuf, cx: Context, timer: &Timer) 
                 }
             };
             timer.disarm(Deadline::Downstream);
+            timer.set_idle(false);
             let Some(http2) = http2 else {
                 stats.at(index).cx_destroy.add(1);
                 return;

@@ -32,6 +32,10 @@ const MAX_ORIGINAL: usize = 4096;
 /// All pools of a worker.
 #[derive(Default)]
 pub(crate) struct Pools {
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is moved in and out with every request; a pointer moves cheaply"
+    )]
     idle: RefCell<ById<Vec<Box<Connection>>>>,
     h2: RefCell<ById<Rc<h2::Shared>>>,
     clusters: RefCell<ById<Rc<ClusterLocal>>>,

@@ -1,7 +1,6 @@
 //! Forwarding, with retries.
 
 use std::{
-    borrow::Cow,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -17,8 +16,8 @@ use crate::{
     cluster::{Cluster, Discovery, UpstreamProtocol, breaker::Permit, endpoint::Endpoint},
     http::{
         body::{PumpError, Sink, Source},
-        h1::framing::BodyLength,
-        head::{Head, Version},
+        h1::{framing::BodyLength, parse::is_authority},
+        head::{Head, Span, Version},
     },
     pool::AcquireError,
     route::{
@@ -59,7 +58,8 @@ pub(super) struct Try<'t> {
     pub(super) route: &'t Route,
     pub(super) weighted: Option<&'t WeightedCluster>,
     pub(super) forward: &'t Forward,
-    pub(super) host: &'t [u8],
+    /// In the text of the request.
+    pub(super) host: Span,
     pub(super) length: BodyLength,
     /// Whether another attempt is possible, so that a bad status is not passed on.
     pub(super) may_retry: bool,
@@ -188,7 +188,7 @@ impl Exchange<'_> {
             self.record.upstream = Some(Arc::clone(&endpoint));
             self.record.attempts += 1;
             let replayable = source.complete().is_some() || (source.received() == 0 && !source.is_done());
-            let host = self.upstream_host(forward, weighted, &endpoint).into_owned();
+            let host = self.upstream_host(forward, weighted, &endpoint);
             let may_retry = left > 0 && replayable;
             let attempt = Try {
                 cluster,
@@ -196,7 +196,7 @@ impl Exchange<'_> {
                 route,
                 weighted,
                 forward,
-                host: &host,
+                host,
                 length,
                 may_retry,
                 patience,
@@ -296,29 +296,33 @@ impl Exchange<'_> {
         }
     }
 
-    fn upstream_host<'h>(
-        &'h self,
-        forward: &'h Forward,
-        weighted: Option<&'h WeightedCluster>,
-        endpoint: &'h Endpoint,
-    ) -> Cow<'h, [u8]> {
+    /// The host that the upstream is asked for.
+    fn upstream_host(
+        &mut self,
+        forward: &Forward,
+        weighted: Option<&WeightedCluster>,
+        endpoint: &Endpoint,
+    ) -> Span {
         let rewrite = match weighted {
             Some(weighted) if weighted.host != HostRewrite::Keep => &weighted.host,
             _ => &forward.host,
         };
         let host = match rewrite {
-            HostRewrite::Keep => self.request.authority(),
-            HostRewrite::Literal(host) => host,
-            HostRewrite::Endpoint if !endpoint.hostname.is_empty() => endpoint.hostname.as_bytes(),
-            HostRewrite::Endpoint => self.request.authority(),
-            HostRewrite::Header(name) => self.request.get(name).unwrap_or_else(|| self.request.authority()),
+            HostRewrite::Literal(host) => self.request.intern(host),
+            HostRewrite::Endpoint if !endpoint.hostname.is_empty() => {
+                self.request.intern(endpoint.hostname.as_bytes())
+            }
+            HostRewrite::Header(name) => {
+                let value = self.request.get(name).filter(|value| is_authority(value)).map(<[u8]>::to_vec);
+                match value {
+                    Some(value) => self.request.intern(&value),
+                    None => self.request.authority_span(),
+                }
+            }
+            HostRewrite::Keep | HostRewrite::Endpoint => self.request.authority_span(),
         };
         // HTTP/1.0 may come without any.
-        if host.is_empty() {
-            Cow::Owned(endpoint.address.to_string().into_bytes())
-        } else {
-            Cow::Borrowed(host)
-        }
+        if host.is_empty() { self.request.intern(endpoint.address_text.as_bytes()) } else { host }
     }
 
     /// Waits before the `attempt`-th retry: nothing up to an exponentially growing bound, at random.

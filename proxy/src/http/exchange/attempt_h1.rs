@@ -95,7 +95,12 @@ impl Exchange<'_> {
         let Connection { stream, recv, out, .. } = connection;
         let stream = &*stream;
         let mut writer = Writer::new(stream, out, timer, Deadline::Upstream, attempt.patience);
-        writer.request(self.request, attempt.length, attempt.host, self.upgrade.as_deref());
+        writer.request(
+            self.request,
+            attempt.length,
+            self.request.get_span(attempt.host),
+            self.upgrade.as_deref(),
+        );
         // A body that is all there goes out with the head and stays in the buffer, for another attempt.
         let whole = source.complete();
         if let Some(body) = whole {

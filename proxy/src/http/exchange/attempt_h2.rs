@@ -49,8 +49,12 @@ impl Exchange<'_> {
             BodyLength::Exact(length) => Some(length),
             _ => None,
         };
-        let Some(head) = convert::write_request(self.request, attempt.host, declared, self.wants_trailers)
-        else {
+        let Some(head) = convert::write_request(
+            self.request,
+            self.request.get_span(attempt.host),
+            declared,
+            self.wants_trailers,
+        ) else {
             return Err(AttemptError::Downstream { malformed: true, timeout: false });
         };
         let whole = source.complete().map(bytes::Bytes::copy_from_slice);

@@ -31,7 +31,8 @@ impl Exchange<'_> {
             .any(|token| token.eq_ignore_ascii_case(b"trailers"));
         self.request.strip_hop_by_hop();
         self.add_request_fields();
-        let manager = Arc::clone(&self.cx.manager);
+        let cx = self.cx;
+        let manager = &cx.manager;
         let table = manager.routes.get();
         let route = table.as_ref().and_then(|table| table.find(self.request, &self.cx.worker.random));
         let Some(route) = route.map(Arc::clone) else {
@@ -123,9 +124,10 @@ impl Exchange<'_> {
 
     /// Adds what clients are to know about us.
     pub(super) fn add_response_fields(&mut self) {
-        let manager = Arc::clone(&self.cx.manager);
+        let cx = self.cx;
+        let manager = &cx.manager;
         if self.response.known(Known::Date).is_none() {
-            self.cx.worker.with_date(|date| self.response.append(b"date", date));
+            cx.worker.with_date(|date| self.response.append(b"date", date));
         }
         match manager.server_header {
             ServerHeader::Overwrite => {

@@ -161,7 +161,10 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    fn decode(mut input: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), ChunkedError> {
+    /// Data, trailers and what follows the body.
+    type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    fn decode(mut input: &[u8]) -> Result<Decoded, ChunkedError> {
         let mut decoder = Decoder::default();
         let mut data = Vec::new();
         loop {
