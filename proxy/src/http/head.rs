@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// A head that needed more room than this does not keep it.
+const LARGE: usize = 16 * 1024;
+
 /// A piece of [`Head::text`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -107,6 +110,15 @@ impl Head {
         self.method_text = Span::default();
         self.reason = Span::default();
         self.status = 0;
+    }
+
+    /// Gives memory back that only a large head needed; to be called between messages.
+    pub(crate) fn shrink(&mut self) {
+        if self.text.capacity() > LARGE {
+            self.text = Vec::new();
+            self.fields = Vec::new();
+            self.reset(b"");
+        }
     }
 
     /// The span of `part` in the raw text that `reset` was given; both must be from the same slice.

@@ -4,10 +4,12 @@ mod support;
 
 mod admin;
 mod drain;
+mod health;
 mod http1;
 mod http2;
 mod reload;
 mod retries;
+mod routes;
 mod smuggling;
 mod tcp;
 mod timeouts;

@@ -77,7 +77,7 @@ pub(crate) async fn serve(stream: TcpStream, recv: RecvBuf, cx: &Context, timer:
             Next::Gone => break After::Abort,
             Next::Refuse(status, flags) => break session.refuse(status, flags).await,
             Next::Head(length) => match session.exchange(length, last).await {
-                After::KeepAlive => session.recv.shrink(),
+                After::KeepAlive => session.shrink(),
                 after => break after,
             },
         }
@@ -90,6 +90,16 @@ pub(crate) async fn serve(stream: TcpStream, recv: RecvBuf, cx: &Context, timer:
 // === impl Session ===
 
 impl Session<'_> {
+    /// Gives memory back that only the last exchange needed.
+    fn shrink(&mut self) {
+        self.recv.shrink();
+        self.request.shrink();
+        self.response.shrink();
+        if self.out.capacity() > 64 * 1024 {
+            self.out = Vec::new();
+        }
+    }
+
     /// Waits for the next head.
     async fn next(&mut self, first: bool) -> Next {
         let timeouts = self.cx.manager.timeouts;

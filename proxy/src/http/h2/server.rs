@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -33,6 +34,9 @@ use crate::{
     },
     worker::timer::{Deadline, Timer},
 };
+
+/// How long a connection without requests has to end after its GOAWAY.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// A stream of which some bytes were read already.
 struct Prefixed {
@@ -66,7 +70,7 @@ pub(crate) async fn serve(stream: TcpStream, prefix: Bytes, cx: Rc<Context>, tim
     };
     let io = TokioIo::new(Prefixed { prefix, stream });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut draining = false;
+    let mut leaving = false;
     let mut idle = true;
     timer.arm(Deadline::Downstream, cx.manager.timeouts.idle);
     let result = std::future::poll_fn(|task| {
@@ -77,17 +81,22 @@ pub(crate) async fn serve(stream: TcpStream, prefix: Bytes, cx: Rc<Context>, tim
             let now_idle = active.get() == 0;
             if now_idle != idle {
                 idle = now_idle;
-                timer.arm(Deadline::Downstream, cx.manager.timeouts.idle.filter(|_| idle));
+                let patience = if leaving { Some(PARTING) } else { cx.manager.timeouts.idle };
+                timer.arm(Deadline::Downstream, patience.filter(|_| idle));
             }
-            timer.set_idle(idle);
+            timer.set_idle(idle && !leaving);
             let over = timer.check(Deadline::Downstream, task).is_err();
-            if !draining && (over || timer.is_draining()) {
-                // GOAWAY; what is in flight is finished.
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-                continue;
+            if leaving {
+                // A client that does not answer the GOAWAY is not waited for.
+                return if over { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
-            return Poll::Pending;
+            if !over && !timer.is_draining() {
+                return Poll::Pending;
+            }
+            // GOAWAY; what is in flight is finished.
+            leaving = true;
+            timer.arm(Deadline::Downstream, Some(PARTING).filter(|_| idle));
+            connection.as_mut().graceful_shutdown();
         }
     })
     .await;
