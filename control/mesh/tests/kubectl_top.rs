@@ -115,7 +115,7 @@ async fn kubectl_top_shows_nodes_and_pods() {
     let server = serve(api, &mesh).await;
 
     let Some(nodes) = kubectl(server, &["top", "nodes"]).await else {
-        eprintln!("skipped kubectl_top_shows_nodes_and_pods: there is no kubectl on the PATH");
+        weft_tests::record::skip("kubectl_top_shows_nodes_and_pods", "no kubectl on PATH");
         return;
     };
     let row = nodes.lines().find(|line| line.starts_with("n1 ")).expect(&nodes);

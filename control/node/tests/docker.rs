@@ -31,7 +31,7 @@ fn usable() -> bool {
     } else {
         return true;
     };
-    eprintln!("skipped: {reason}");
+    weft_tests::record::skip("node: docker", reason);
     false
 }
 

@@ -289,7 +289,10 @@ async fn a_memory_limit_holds_where_control_groups_can_be_written() {
         .iter()
         .any(|file| std::fs::OpenOptions::new().write(true).open(file).is_ok());
     if !writable {
-        eprintln!("skipped: control groups cannot be written");
+        weft_tests::record::skip(
+            "a_memory_limit_holds_where_control_groups_can_be_written",
+            "they cannot be written",
+        );
         return;
     }
     let cluster = Cluster::start().await;

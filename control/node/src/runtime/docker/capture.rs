@@ -193,7 +193,7 @@ mod tests {
     fn in_own_network(work: impl FnOnce() + Send + 'static) {
         let has_ip = Command::new("ip").arg("-V").output().is_ok_and(|output| output.status.success());
         if !nix::unistd::geteuid().is_root() || !has_ip || find_tool().is_err() {
-            eprintln!("skipped: needs root, ip and nft or iptables-restore");
+            weft_tests::record::skip("node: capture", "needs root, ip and nft or iptables-restore");
             return;
         }
         let thread = std::thread::spawn(move || {
@@ -249,7 +249,7 @@ mod tests {
             .output()
             .is_ok_and(|output| output.status.success())
         {
-            eprintln!("skipped: needs iptables-restore");
+            weft_tests::record::skip("node: capture", "needs iptables-restore");
             return;
         }
         in_own_network(|| {
