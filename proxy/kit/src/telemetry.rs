@@ -3,7 +3,8 @@
 use std::{io::IsTerminal as _, sync::OnceLock};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// Changes the filter of the logs that [`init`] set up.
@@ -13,7 +14,9 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level or filter is not one that `tracing_subscriber::EnvFilter` reads.
-    #[error("log filter {filter:?} is not valid; give a level (error, warn, info, debug, trace) or target=level pairs")]
+    #[error(
+        "log filter {filter:?} is not valid; give a level (error, warn, info, debug, trace) or target=level pairs"
+    )]
     Filter {
         /// What was given.
         filter: String,
