@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -125,8 +125,11 @@ impl Exchange<'_> {
             self.timer.disarm(Deadline::Route);
         }
         let timer = self.timer;
-        let attempts = self.attempts(&cluster, route, forward, weighted, source, sink, length);
-        let result = timer.limit(Deadline::Route, attempts).await;
+        // Pinned here and not moved again: as a value it is kilobytes to copy, for every request.
+        let result = {
+            let attempts = pin!(self.attempts(&cluster, route, forward, weighted, source, sink, length));
+            timer.limit(Deadline::Route, attempts).await
+        };
         timer.disarm(Deadline::Route);
         match result {
             Ok(Ok(outcome)) => outcome,
@@ -428,7 +431,7 @@ impl<'u, F: Future<Output = Result<(), PumpError>>> Upload<'u, F> {
     /// Runs `main` with the upload beside it. Fails as soon as the client fails; that the upstream takes no more is left
     /// to `main` to find out, since an answer may be on its way.
     pub(super) async fn beside<T>(&mut self, main: impl Future<Output = T>) -> Result<T, AttemptError> {
-        let mut main = std::pin::pin!(main);
+        let mut main = pin!(main);
         poll_fn(|cx| {
             if let Some(upload) = &mut self.future
                 && let Poll::Ready(result) = upload.as_mut().poll(cx)

@@ -122,7 +122,7 @@ impl Exchange<'_> {
         let mut interim = 0;
         loop {
             timer.arm(Deadline::Response, per_try);
-            let head = upload.beside(read_head(stream, recv, self.response, timer)).await?;
+            let head = upload.beside(pin!(read_head(stream, recv, self.response, timer))).await?;
             timer.disarm(Deadline::Response);
             match head {
                 Ok(()) => {}
@@ -208,7 +208,7 @@ impl Exchange<'_> {
         self.take_response(attempt, counted);
         self.start_response(sink, length);
         let mut body = Source::H1(reader);
-        let result = upload.beside(pump(&mut body, sink)).await;
+        let result = upload.beside(pin!(pump(&mut body, sink))).await;
         let complete = upload.is_complete();
         counted.cells().cx_rx_bytes.add(body.received());
         match result {
