@@ -30,6 +30,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::key::{Key, controller_of, uid};
 
+/// What an object must be so that an [`Informer`] can follow it.
+pub(crate) trait Cached:
+    Resource<DynamicType: Clone + Send + Sync> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Cached for K where
+    K: Resource<DynamicType: Clone + Send + Sync>
+        + Clone
+        + DeserializeOwned
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A change of one object.
 pub(crate) enum Change<'a, K> {
     /// It is new here.
@@ -150,16 +167,7 @@ impl<K> Default for Cache<K> {
 
 // === impl Informer ===
 
-impl<K> Informer<K>
-where
-    K: Resource<DynamicType: Clone + Send + Sync>
-        + Clone
-        + DeserializeOwned
-        + fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+impl<K: Cached> Informer<K> {
     /// Will follow every object of the kind that `api` and `config` cover.
     pub(crate) fn new(api: Api<K>, config: watcher::Config, kind: K::DynamicType) -> Self {
         Self {

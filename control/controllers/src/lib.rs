@@ -29,6 +29,7 @@ mod error;
 mod events;
 mod expectations;
 mod gc;
+mod informers;
 mod job;
 mod key;
 mod kinds;

@@ -2,34 +2,24 @@
 
 use std::{collections::HashMap, fmt, future::Future, sync::Arc};
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    batch::v1::Job,
-    coordination::v1::Lease,
-    core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount},
-    discovery::v1::EndpointSlice,
-};
-use kube::{Api, Client, Resource, runtime::watcher};
+use kube::Client;
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
-use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use weft_api::registry;
 
 use crate::{
     Config,
-    cache::{Change, Informer},
+    cache::{Cached, Change, Informer},
     deployment::{self, Deployments},
     endpointslice::{self, EndpointSlices},
     error::ReconcileError,
     events,
     expectations::Expectations,
     gc::GarbageCollector,
+    informers::{Informers, Tasks},
     job::{self, Jobs},
     key::{Key, namespace},
-    kinds,
     metrics::Metrics,
-    namespace::{DEFAULT_ACCOUNT, Namespaces, ROOT_CA},
+    namespace::Namespaces,
     nodelifecycle::NodeLifecycle,
     podgc::PodGc,
     queue::{WorkQueue, work},
@@ -41,30 +31,6 @@ pub(crate) struct Manager {
     client: Client,
     config: Config,
     metrics: Metrics,
-}
-
-/// One informer for every kind that several controllers read.
-struct Informers {
-    pods: Informer<Pod>,
-    nodes: Informer<Node>,
-    namespaces: Informer<Namespace>,
-    services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
-    deployments: Informer<Deployment>,
-    sets: Informer<ReplicaSet>,
-    jobs: Informer<Job>,
-    leases: Informer<Lease>,
-    accounts: Informer<ServiceAccount>,
-    root_cas: Informer<ConfigMap>,
-    /// Metadata of all other kinds, for the garbage collector.
-    others: Vec<Informer<kinds::Meta>>,
-}
-
-/// Tasks that run until the shutdown.
-struct Tasks {
-    running: JoinSet<()>,
-    synced: Vec<watch::Receiver<bool>>,
-    shutdown: CancellationToken,
 }
 
 // === impl Manager ===
@@ -79,7 +45,7 @@ impl Manager {
         let client = &self.client;
         let mut informers = Informers::new(client);
         let (recorders, event_writer) = events::channel(client.clone());
-        let mut tasks = Tasks { running: JoinSet::new(), synced: Vec::new(), shutdown: shutdown.clone() };
+        let mut tasks = Tasks::new(shutdown.clone());
 
         let collector = GarbageCollector::new(client.clone());
         informers.tell_collector(&collector);
@@ -236,155 +202,14 @@ impl Manager {
     }
 }
 
-// === impl Informers ===
-
-impl Informers {
-    fn new(client: &Client) -> Self {
-        let all = watcher::Config::default;
-        let named = |name: &str| all().fields(&format!("metadata.name={name}"));
-        let typed =
-            ["Pod", "Node", "Namespace", "Service", "EndpointSlice", "Deployment", "ReplicaSet", "Job"];
-        // Events belong to nobody, and there are many.
-        let others =
-            kinds::stored().filter(|resource| resource.kind != "Event" && !typed.contains(&resource.kind));
-        let others = others.map(|resource| {
-            let api = Api::all_with(client.clone(), &kinds::api_resource(resource));
-            Informer::new(api, all(), kinds::api_resource(resource))
-        });
-        Self {
-            pods: Informer::new(Api::all(client.clone()), all(), ()),
-            nodes: Informer::new(Api::all(client.clone()), all(), ()),
-            namespaces: Informer::new(Api::all(client.clone()), all(), ()),
-            services: Informer::new(Api::all(client.clone()), all(), ()),
-            slices: Informer::new(Api::all(client.clone()), all(), ()),
-            deployments: Informer::new(Api::all(client.clone()), all(), ()),
-            sets: Informer::new(Api::all(client.clone()), all(), ()),
-            jobs: Informer::new(Api::all(client.clone()), all(), ()),
-            leases: Informer::new(Api::namespaced(client.clone(), "kube-node-lease"), all(), ()),
-            accounts: Informer::new(Api::all(client.clone()), named(DEFAULT_ACCOUNT), ()),
-            root_cas: Informer::new(Api::all(client.clone()), named(ROOT_CA), ()),
-            others: others.collect(),
-        }
-    }
-
-    /// Lets the garbage collector hear of everything that can own or be owned.
-    fn tell_collector(&mut self, collector: &Arc<GarbageCollector>) {
-        fn tell<K>(informer: &mut Informer<K>, collector: &Arc<GarbageCollector>)
-        where
-            K: Resource<DynamicType: Clone + Send + Sync>
-                + Clone
-                + DeserializeOwned
-                + fmt::Debug
-                + Send
-                + Sync
-                + 'static,
-        {
-            let kind = informer.kind();
-            let found = registry::by_kind(&K::group(kind), &K::version(kind), &K::kind(kind));
-            let Some(resource) = found else { return };
-            let collector = collector.clone();
-            informer.on_change(move |change| match change {
-                Change::Deleted(object) => collector.gone(object.meta()),
-                Change::Added(object) | Change::Updated { new: object, .. } => {
-                    collector.seen(resource, object.meta())
-                }
-            });
-        }
-        tell(&mut self.pods, collector);
-        tell(&mut self.nodes, collector);
-        tell(&mut self.namespaces, collector);
-        tell(&mut self.services, collector);
-        tell(&mut self.slices, collector);
-        tell(&mut self.deployments, collector);
-        tell(&mut self.sets, collector);
-        tell(&mut self.jobs, collector);
-        self.others.iter_mut().for_each(|informer| tell(informer, collector));
-    }
-
-    fn start(self, tasks: &mut Tasks) {
-        tasks.follow(self.pods);
-        tasks.follow(self.nodes);
-        tasks.follow(self.namespaces);
-        tasks.follow(self.services);
-        tasks.follow(self.slices);
-        tasks.follow(self.deployments);
-        tasks.follow(self.sets);
-        tasks.follow(self.jobs);
-        tasks.follow(self.leases);
-        tasks.follow(self.accounts);
-        tasks.follow(self.root_cas);
-        self.others.into_iter().for_each(|informer| tasks.follow(informer));
-    }
-}
-
-// === impl Tasks ===
-
-impl Tasks {
-    fn follow<K>(&mut self, informer: Informer<K>)
-    where
-        K: Resource<DynamicType: Clone + Send + Sync>
-            + Clone
-            + DeserializeOwned
-            + fmt::Debug
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.synced.push(informer.synced());
-        self.running.spawn(informer.run(self.shutdown.clone()));
-    }
-
-    /// Waits until every cache holds a complete list; false if the shutdown came first.
-    async fn wait_until_synced(&mut self) -> bool {
-        let all = async {
-            for synced in &mut self.synced {
-                // A watch that ended because of the shutdown; the other branch is about to be taken.
-                if synced.wait_for(|synced| *synced).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = self.shutdown.cancelled() => false,
-            () = all => true,
-        }
-    }
-
-    async fn finished(mut self) {
-        while let Some(ended) = self.running.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a controller ended");
-            }
-        }
-    }
-}
-
 /// Adds the key of every object that changes.
-fn enqueue<K>(informer: &mut Informer<K>, queue: &WorkQueue<Key>)
-where
-    K: Resource<DynamicType: Clone + Send + Sync>
-        + Clone
-        + DeserializeOwned
-        + fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+fn enqueue<K: Cached>(informer: &mut Informer<K>, queue: &WorkQueue<Key>) {
     let queue = queue.clone();
     informer.on_change(move |change| queue.add(Key::of(change.latest().meta())));
 }
 
 /// Adds the namespace of every object that changes.
-fn enqueue_namespace<K>(informer: &mut Informer<K>, queue: &WorkQueue<Key>)
-where
-    K: Resource<DynamicType: Clone + Send + Sync>
-        + Clone
-        + DeserializeOwned
-        + fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+fn enqueue_namespace<K: Cached>(informer: &mut Informer<K>, queue: &WorkQueue<Key>) {
     let queue = queue.clone();
     informer.on_change(move |change| queue.add(Key::new("", namespace(change.latest().meta()))));
 }

@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn libraries_are_found_among_mappings_and_once_each() {
         let maps = "\
-            55d0-55d1 r--p 0 08:01 1    /work/target/debug/weft\n\
+            55d0-55d1 r--p 0 08:01 1    /srv/target/debug/weft\n\
             7f00-7f01 r--p 0 08:01 2    /usr/lib/x86_64-linux-gnu/libc.so.6\n\
             7f01-7f02 r-xp 1 08:01 2    /usr/lib/x86_64-linux-gnu/libc.so.6\n\
             7f02-7f03 rw-p 0 00:00 0 \n\
