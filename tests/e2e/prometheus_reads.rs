@@ -52,10 +52,8 @@ async fn rate_errors_and_latency_per_service_are_what_wrk_produced() -> anyhow::
     ensure!(rate > 0.0, "request rate {rate}");
     let errors = prometheus
         .value(
-            &format!(
-                "sum(rate(envoy_cluster_upstream_rq_xx{{app=\"gateway\",envoy_cluster_name=\"web.default:80\",\
-                 envoy_response_code_class=\"5\"}}[30s])) or vector(0)"
-            ),
+            "sum(rate(envoy_cluster_upstream_rq_xx{app=\"gateway\",envoy_cluster_name=\"web.default:80\",\
+                 envoy_response_code_class=\"5\"}[30s])) or vector(0)",
             LONG,
         )
         .await?;
