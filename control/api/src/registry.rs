@@ -156,7 +156,7 @@ const SCALE: Subresource =
     Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: STATUS_VERBS };
 
 /// The core Event stands before that of events.k8s.io because it is the stored form.
-const RESOURCES: &[Resource] = &[
+static RESOURCES: &[Resource] = &[
     Resource {
         group: "",
         version: "v1",
@@ -378,7 +378,7 @@ const RESOURCES: &[Resource] = &[
     },
 ];
 
-const REVIEWS: &[Resource] = &[
+static REVIEWS: &[Resource] = &[
     review(
         "authentication.k8s.io",
         "SelfSubjectReview",

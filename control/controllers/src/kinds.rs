@@ -11,7 +11,8 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// Every kind that is stored on its own: of two views of the same objects only the one in whose form they are kept.
 pub(crate) fn stored() -> impl Iterator<Item = &'static Resource> {
-    registry::all().iter().filter(|resource| std::ptr::eq(registry::storage_of(resource), *resource))
+    // By value: where a table lies in memory is up to the compiler, and two crates need not see it at the same place.
+    registry::all().iter().filter(|resource| registry::storage_of(resource) == *resource)
 }
 
 /// What the client needs to know to address objects of the kind.
@@ -32,5 +33,22 @@ pub(crate) fn api(client: &Client, resource: &Resource, namespace: &str) -> Api<
         Api::namespaced_with(client.clone(), namespace, &kind)
     } else {
         Api::all_with(client.clone(), &kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stored_kind_is_named_once() {
+        let names: Vec<String> = stored().map(Resource::qualified_plural).collect();
+        for kind in ["configmaps", "pods", "events", "deployments.apps", "jobs.batch"] {
+            assert!(names.iter().any(|name| name == kind), "{kind} is not in {names:?}");
+        }
+        assert!(
+            !names.contains(&"events.k8s.io/events".to_owned())
+                && !names.contains(&"events.events.k8s.io".to_owned())
+        );
     }
 }
