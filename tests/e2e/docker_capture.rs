@@ -95,6 +95,7 @@ async fn an_application_that_knows_nothing_is_captured() -> anyhow::Result<()> {
     }
     cluster.stop().await?;
     let left = cluster.leftovers().await?;
+    docker::run(&["rmi", IMAGE]).await?;
     ensure!(left.is_empty(), "left behind: {left:#?}");
     Ok(())
 }
