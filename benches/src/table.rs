@@ -1,125 +1,159 @@
-//! From rounds to the printed table.
+//! Results as Markdown.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::fmt::Write as _;
 
-/// One run of the load against one proxy.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Run {
-    /// Requests per second.
-    pub rate: f64,
-    /// CPU microseconds of the proxy per request.
-    pub cpu_per_request: f64,
-    /// Median latency.
-    pub p50: Duration,
-    /// 99th percentile.
-    pub p99: Duration,
-    /// Resident memory of the proxy right after the run.
-    pub resident_kb: u64,
-    /// Requests that failed.
-    pub failed: u64,
+use crate::{
+    results::{Results, Spread},
+    rows::{Figure, LINES, Line, ROWS, Row},
+};
+
+/// Above this share of its core a proxy counts as saturated.
+const SATURATED: f64 = 90.0;
+
+/// The comparison, then rates, then what failed.
+pub fn render(results: &Results, heading: &str) -> String {
+    let mut text = format!("{heading}\n\n");
+    comparison(&mut text, results);
+    rates(&mut text, results);
+    failures(&mut text, results);
+    text
 }
 
-/// All runs, by connections and proxy.
-#[derive(Debug, Default)]
-pub struct Table {
-    runs: BTreeMap<u32, BTreeMap<usize, Vec<Run>>>,
-    names: Vec<String>,
-}
-
-// === impl Table ===
-
-impl Table {
-    /// A table whose rows are `names`, in that order.
-    pub fn new(names: Vec<String>) -> Self {
-        Self { runs: BTreeMap::new(), names }
-    }
-
-    /// Adds one run of the proxy with this index.
-    pub fn add(&mut self, connections: u32, proxy: usize, run: Run) {
-        self.runs.entry(connections).or_default().entry(proxy).or_default().push(run);
+/// Three significant digits.
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude >= 99.95 {
+        format!("{value:.0}")
+    } else if magnitude >= 9.995 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
     }
 }
 
-impl fmt::Display for Table {
-    /// Medians over the rounds; failed requests are summed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (connections, proxies) in &self.runs {
-            writeln!(f, "\n{connections} connections, HTTP/1.1 keep-alive")?;
-            writeln!(
-                f,
-                "  {:<12} {:>10} {:>12} {:>10} {:>10} {:>9} {:>7}",
-                "proxy", "req/s", "CPU µs/req", "p50 ms", "p99 ms", "RSS MB", "failed"
-            )?;
-            for (proxy, runs) in proxies {
-                let name = self.names.get(*proxy).map_or("?", String::as_str);
-                writeln!(
-                    f,
-                    "  {name:<12} {:>10.0} {:>12.2} {:>10.2} {:>10.2} {:>9.1} {:>7}",
-                    median(runs, |run| run.rate),
-                    median(runs, |run| run.cpu_per_request),
-                    median(runs, |run| run.p50.as_secs_f64() * 1e3),
-                    median(runs, |run| run.p99.as_secs_f64() * 1e3),
-                    median(runs, |run| run.resident_kb as f64 / 1024.0),
-                    runs.iter().map(|run| run.failed).sum::<u64>(),
-                )?;
-            }
-            self.ratios(f, proxies)?;
+fn comparison(text: &mut String, results: &Results) {
+    let names = results.proxies.join(" | ");
+    let rule = "|---:".repeat(results.proxies.len());
+    _ = writeln!(text, "| | unit | {names} | Weft / best other | target | |");
+    _ = writeln!(text, "|---|---{rule}|---:|---|---|");
+    for line in LINES.iter().filter(|line| has_any(results, line)) {
+        let cells: Vec<String> = results.proxies.iter().map(|proxy| cell(results, line, proxy)).collect();
+        let ratio = results
+            .comparison(line)
+            .map_or_else(String::new, |compared| format!("{:.2} ({})", compared.ratio, compared.best));
+        let target = line.target.map_or_else(String::new, |target| target.to_string());
+        let verdict = match results.met(line) {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None if line.target.is_some() => "not decided",
+            None => "",
+        };
+        _ = writeln!(
+            text,
+            "| {} | {} | {} | {ratio} | {target} | {verdict} |",
+            line.title,
+            line.figure.unit(),
+            cells.join(" | ")
+        );
+    }
+}
+
+fn has_any(results: &Results, line: &Line) -> bool {
+    results.proxies.iter().any(|proxy| {
+        results.spread(line.row, proxy, line.figure).is_some() || results.failure(line.row, proxy).is_some()
+    })
+}
+
+/// Median, and the range where there is one.
+fn cell(results: &Results, line: &Line, proxy: &str) -> String {
+    match results.spread(line.row, proxy, line.figure) {
+        Some(spread) => with_range(spread),
+        None if results.failure(line.row, proxy).is_some() => "failed".to_owned(),
+        None => "–".to_owned(),
+    }
+}
+
+fn with_range(spread: Spread) -> String {
+    let [median, low, high] = [spread.median, spread.low, spread.high].map(number);
+    if low == high { median } else { format!("{median} ({low}–{high})") }
+}
+
+fn rates(text: &mut String, results: &Results) {
+    let names = results.proxies.join(" | ");
+    let rule = "|---:".repeat(results.proxies.len());
+    _ = writeln!(
+        text,
+        "\nRate, and the share of its core that the proxy used; \\* marks cores that were not saturated: there the load or \
+         the upstream was the limit, and the rate says nothing about the proxy.\n"
+    );
+    _ = writeln!(text, "| | unit | {names} |");
+    _ = writeln!(text, "|---|---{rule}|");
+    for row in ROWS {
+        let cells: Vec<Option<String>> =
+            results.proxies.iter().map(|proxy| rate(results, row, proxy)).collect();
+        if cells.iter().all(Option::is_none) {
+            continue;
         }
-        Ok(())
+        let cells: Vec<String> =
+            cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".to_owned())).collect();
+        let title = LINES.iter().find(|line| line.row == row.key).map_or(row.key, |line| line.title);
+        let title = title.strip_suffix(", median").unwrap_or(title);
+        let bytes = results
+            .proxies
+            .iter()
+            .any(|proxy| results.spread(row.key, proxy, Figure::CpuPerGigabyte).is_some());
+        let unit = if bytes { "MB/s" } else { "1/s" };
+        _ = writeln!(text, "| {title} | {unit} | {} |", cells.join(" | "));
     }
 }
 
-impl Table {
-    /// CPU per request of the first row over each other row: what the targets are stated in.
-    fn ratios(&self, f: &mut fmt::Formatter<'_>, proxies: &BTreeMap<usize, Vec<Run>>) -> fmt::Result {
-        let cpu = |runs: &Vec<Run>| median(runs, |run| run.cpu_per_request);
-        let Some(ours) = proxies.get(&0).map(cpu).filter(|cpu| *cpu > 0.0) else { return Ok(()) };
-        let others = proxies.iter().filter(|(proxy, _)| **proxy != 0);
-        let ratios: Vec<String> = others
-            .filter_map(|(proxy, runs)| {
-                let theirs = cpu(runs);
-                let name = self.names.get(*proxy)?;
-                (theirs > 0.0).then(|| format!("{:.2} of {name}", ours / theirs))
-            })
-            .collect();
-        if ratios.is_empty() {
-            Ok(())
-        } else {
-            writeln!(f, "  CPU per request of weft: {}", ratios.join(", "))
-        }
-    }
+fn rate(results: &Results, row: &Row, proxy: &str) -> Option<String> {
+    let rate = results.spread(row.key, proxy, Figure::Rate)?.median;
+    let busy = results.spread(row.key, proxy, Figure::Busy)?.median;
+    let mark = if busy < SATURATED { "\\*" } else { "" };
+    Some(format!("{rate:.0}, {busy:.0} %{mark}"))
 }
 
-fn median(runs: &[Run], value: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[count / 2],
-        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
+fn failures(text: &mut String, results: &Results) {
+    let mut failures = results.failures().peekable();
+    if failures.peek().is_some() {
+        _ = writeln!(text, "\nWhat failed, with the last reason:\n");
+    }
+    for (row, proxy, reason) in failures {
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        let short: String = reason.chars().take(300).collect();
+        _ = writeln!(text, "- {row}, {proxy}: {short}");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run(rate: f64, cpu: f64) -> Run {
-        let latency = Duration::from_millis(1);
-        Run { rate, cpu_per_request: cpu, p50: latency, p99: latency, resident_kb: 2048, failed: 1 }
-    }
+    use crate::results::Sample;
 
     #[test]
-    fn rows_show_medians_and_the_ratio_to_each_peer() {
-        let mut table = Table::new(vec!["weft".into(), "nginx".into()]);
-        for (ours, theirs) in [(10.0, 20.0), (12.0, 24.0), (99.0, 24.0)] {
-            table.add(16, 0, run(1000.0, ours));
-            table.add(16, 1, run(900.0, theirs));
+    fn a_line_shows_medians_ranges_ratio_and_verdict() {
+        let mut results = Results::new(vec!["Weft", "Envoy", "HAProxy", "nginx"]);
+        for cpu in [20.0, 22.0, 21.0] {
+            results.add("small-64", "Weft", Ok(Sample::from([(Figure::Cpu, cpu)])));
         }
-        let text = table.to_string();
-        assert!(text.contains("16 connections"), "{text}");
-        assert!(text.contains("12.00"), "the median, not the mean: {text}");
-        assert!(text.contains("0.50 of nginx"), "{text}");
-        assert!(text.contains(" 3\n"), "failures are summed: {text}");
+        results.add(
+            "small-64",
+            "HAProxy",
+            Ok(Sample::from([(Figure::Cpu, 30.0), (Figure::Rate, 33000.0), (Figure::Busy, 80.0)])),
+        );
+        results.add("small-64", "nginx", Err("it\nfell | over".to_owned()));
+        let text = render(&results, "Here.");
+        assert!(
+            text.contains(
+                "| HTTP/1 small, 64 connections | µs | 21.0 (20.0–22.0) | – | 30.0 | failed | 0.70 (HAProxy) | ≤ 0.75 of the best | met |"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("| HTTP/1 small, 64 connections | 1/s | – | – | 33000, 80 %\\* | – |"),
+            "{text}"
+        );
+        assert!(text.contains("- small-64, nginx: it fell \\| over"), "{text}");
     }
 }

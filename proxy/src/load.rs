@@ -60,7 +60,7 @@ impl LoadSource for Loads {
                     })
                     .collect();
                 let service = match &cluster.discovery {
-                    Discovery::Eds { service_name } if **service_name != *cluster.name => {
+                    Discovery::Eds { service_name, .. } if **service_name != *cluster.name => {
                         service_name.clone()
                     }
                     _ => String::new(),

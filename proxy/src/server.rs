@@ -4,29 +4,42 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
     thread::JoinHandle,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use weft_xds::{
     Rejected, ResourceType, ResourceUpdate, Subscriptions,
     client::{ClientConfig, ConfigSink},
     load::ReportConfig,
     pb::envoy::config::bootstrap::v3::Bootstrap,
+    transport::{BoxFuture, Connection, Secure},
 };
 
+pub use crate::worker::drain::{DrainPlan, DrainStrategy};
 use crate::{
     admin::{self, Admin},
     config::{
         ConfigError, Path,
-        bootstrap::{self, Settings},
-        state::State,
+        bootstrap::{self, ServerRef, Settings},
+        files::Files,
+        last_good::{self, LastGood},
+        source::Source,
+        state::{State, Which},
     },
     load::Loads,
+    overload::tidy,
+    tls::{ClientTls, Spoken},
     worker::{Shared, threads},
 };
 
@@ -35,8 +48,18 @@ use crate::{
 pub struct Options {
     /// Data threads; at least one.
     pub concurrency: usize,
-    /// How long a drain may take.
-    pub drain_time: Duration,
+    /// How long a drain may take, and how clients are told.
+    pub drain: DrainPlan,
+    /// What `/server_info` shows as options of the command line, beside those above.
+    pub command_line: BTreeMap<&'static str, String>,
+    /// Directory that keeps what a control plane gave, to start from when it is away; nothing is kept without one.
+    pub last_good: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { concurrency: 1, drain: DrainPlan::default(), command_line: BTreeMap::new(), last_good: None }
+    }
 }
 
 /// Why a proxy did not start.
@@ -66,6 +89,7 @@ pub struct Server {
     shared: Arc<Shared>,
     admin_address: Option<SocketAddr>,
     drain_time: Duration,
+    command_line: BTreeMap<&'static str, String>,
     workers: Vec<JoinHandle<()>>,
     background: JoinSet<()>,
     shutdown: CancellationToken,
@@ -73,15 +97,28 @@ pub struct Server {
 }
 
 /// Hands what the xDS client receives to the state.
-struct Sink(Arc<Mutex<State>>);
+struct Sink {
+    state: Arc<Mutex<State>>,
+    last_good: Option<Arc<LastGood>>,
+}
 
+/// Speaks TLS with a control plane.
+#[derive(Debug)]
+struct Secured(Arc<ClientTls>);
+
+/// How often the files of certificates and keys are looked at: they are replaced hours before they must be.
+const FILE_POLL: Duration = Duration::from_secs(1);
+/// How long the last lines of an access log may take.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a drain looks whether the workers have taken their sockets.
+const TAKE_POLL: Duration = Duration::from_millis(5);
 /// How often a drain looks whether the last connection ended.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// Checks a bootstrap without starting or opening anything.
 pub fn validate(message: Bootstrap) -> Result<(), ConfigError> {
     let settings = bootstrap::read(message)?;
-    bootstrap::validate(&settings, &Shared::new(1))
+    bootstrap::validate(&settings, &Shared::new(1, DrainPlan::default()))
 }
 
 // === impl Server ===
@@ -89,13 +126,25 @@ pub fn validate(message: Bootstrap) -> Result<(), ConfigError> {
 impl Server {
     /// Starts a proxy. When this returns, the static listeners accept.
     pub async fn start(message: Bootstrap, options: Options) -> Result<Self, StartError> {
+        // Said before it is taken apart; what cannot be said as JSON is only missing in the dump.
+        let shown = weft_xds::json::to_json(&message).unwrap_or_default();
         let settings = bootstrap::read(message).map_err(StartError::Config)?;
-        let shared = Arc::new(Shared::new(options.concurrency.max(1)));
+        let mut shared = Shared::new(options.concurrency.max(1), options.drain);
+        shared.gates = settings.gates.clone();
+        shared.node_cluster.clone_from(&settings.node.cluster);
+        shared.local = bootstrap::local_cluster(&settings);
+        let shared = Arc::new(shared);
         bootstrap::validate(&settings, &shared).map_err(StartError::Config)?;
         let (bindings, told) = watch::channel(Some(Arc::default()));
         let state = State::new(Arc::clone(&shared), bindings, tokio::runtime::Handle::current());
         let state = Arc::new(Mutex::new(state));
+        state.lock().set_sources(settings.clusters_from.clone(), settings.listeners_from.clone());
         put_static(&mut state.lock(), &settings).map_err(StartError::Config)?;
+        if let Some(directory) = options.last_good.filter(|_| settings.ads.is_some()) {
+            state.lock().last_good = Some(Arc::new(LastGood::new(directory, settings.node.id.clone())));
+        }
+        let mut files = Files::new(Arc::clone(&state));
+        files.sync();
         let admin_socket = match settings.admin {
             None => None,
             Some(address) => Some(
@@ -111,13 +160,22 @@ impl Server {
             state,
             shared,
             admin_address,
-            drain_time: options.drain_time,
+            drain_time: options.drain.time,
+            command_line: options.command_line,
             workers,
             background: JoinSet::new(),
             shutdown: CancellationToken::new(),
             quit: CancellationToken::new(),
         };
-        server.start_background(&settings, admin_socket);
+        let protection = bootstrap::protection(&settings).map_err(StartError::Config)?;
+        if let Some(max) = protection.max_connections {
+            server.shared.overload.limit_connections(max);
+        }
+        if let Some(manager) = protection.manager {
+            server.background.spawn(manager.run(Arc::clone(&server.shared)));
+        }
+        server.background.spawn(files.run());
+        server.start_background(&settings, admin_socket, shown);
         Ok(server)
     }
 
@@ -136,21 +194,38 @@ impl Server {
             .collect()
     }
 
+    /// Panics that the data threads survived so far; each ended one connection or stream. There should be none, ever.
+    pub fn caught_panics(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.caught_panics)
+    }
+
     /// Resolves when the proxy was asked over its admin address to end.
     pub async fn quit_requested(&self) {
         self.quit.cancelled().await;
     }
 
-    /// Stops accepting, lets what is in flight finish, and ends; at the latest after the drain time.
+    /// Opens the files of access logs anew, for whoever moved them away.
+    pub fn reopen_logs(&self) {
+        for output in self.state.lock().log_outputs() {
+            output.reopen();
+        }
+    }
+
+    /// Stops accepting, lets what is in flight finish, and ends; at the latest after the drain time. Connections that
+    /// waited to be accepted are served.
     pub async fn drain(self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
-        self.state.lock().stop_listening();
         let deadline = Instant::now() + self.drain_time;
-        // One round for the workers to take in what waited in the sockets.
-        tokio::time::sleep(DRAIN_POLL).await;
+        self.state.lock().drain_listeners(Which::All);
+        // A worker may not have run since a listener came.
+        while !self.state.lock().is_listening_everywhere() && Instant::now() < deadline {
+            tokio::time::sleep(TAKE_POLL).await;
+        }
+        let closing = self.state.lock().stop_listening(Which::All);
         loop {
+            // Listeners live as long as their connections; those of listeners that are gone already are only counted.
+            let ended = closing.iter().all(|bound| bound.strong_count() == 0);
             let open = self.shared.registry.open_connections();
-            if open == 0 {
+            if ended && open == 0 {
                 tracing::info!("drained");
                 break;
             }
@@ -178,32 +253,83 @@ impl Server {
         if joined.await.is_err() {
             tracing::error!("cannot wait for the data threads");
         }
+        // The workers have handed over all lines; what is stuck is not waited for.
+        let outputs = self.state.lock().log_outputs();
+        let written =
+            tokio::task::spawn_blocking(move || outputs.iter().for_each(|log| log.drain(LOG_PATIENCE)));
+        if written.await.is_err() {
+            tracing::error!("cannot wait for the access logs");
+        }
         self.background.shutdown().await;
+        let state = Arc::clone(&self.state);
+        let kept = tokio::task::spawn_blocking(move || {
+            let last_good = state.lock().last_good.clone();
+            last_good.is_none_or(|last_good| last_good.write(&state))
+        });
+        if kept.await.is_err() {
+            tracing::error!("cannot wait for the last good configuration to be kept");
+        }
     }
 
-    fn start_background(&mut self, settings: &Settings, admin_socket: Option<TcpListener>) {
+    /// The TLS of the cluster that the server is in.
+    fn secured(&self, server: &ServerRef) -> Option<Arc<dyn Secure>> {
+        let state = self.state.lock();
+        let tls = state.clusters.get(server.cluster.as_ref()?)?.cluster.tls.clone()?;
+        Some(Arc::new(Secured(tls)))
+    }
+
+    fn start_background(
+        &mut self,
+        settings: &Settings,
+        admin_socket: Option<TcpListener>,
+        shown: serde_json::Value,
+    ) {
         if let Some(socket) = admin_socket {
             let mut awaits = Vec::new();
-            awaits.extend(settings.clusters_over_ads.then_some(ResourceType::Cluster));
-            awaits.extend(settings.listeners_over_ads.then_some(ResourceType::Listener));
+            let over_ads = |from: &Option<Source>| *from == Some(Source::Ads);
+            let clusters = (ResourceType::Cluster, settings.clusters_patience);
+            awaits.extend(over_ads(&settings.clusters_from).then_some(clusters));
+            let listeners = (ResourceType::Listener, settings.listeners_patience);
+            awaits.extend(over_ads(&settings.listeners_from).then_some(listeners));
             let admin = Admin::new(
                 Arc::clone(&self.state),
                 Arc::clone(&self.shared),
                 settings.node.clone(),
                 awaits,
                 self.drain_time,
+                std::mem::take(&mut self.command_line),
                 self.quit.clone(),
+                shown,
             );
             self.background.spawn(admin::serve(socket, Arc::new(admin), self.shutdown.clone()));
         }
         if let Some((server, protocol)) = &settings.ads {
-            let mut config = ClientConfig::new(server.clone(), settings.node.clone());
+            let mut config = ClientConfig::new(server.address.clone(), settings.node.clone());
+            config.secure = self.secured(server);
             config.protocol = *protocol;
-            let sink = Sink(Arc::clone(&self.state));
+            config.wanted_changed = Arc::clone(&self.state.lock().wanted_changed);
+            let last_good = self.state.lock().last_good.clone();
+            if let Some(last_good) = &last_good {
+                config.resume_after = Some(last_good::PATIENCE);
+                self.background.spawn(Arc::clone(last_good).run(Arc::clone(&self.state)));
+            }
+            let sink = Sink { state: Arc::clone(&self.state), last_good };
             self.background.spawn(weft_xds::client::run(config, sink, self.shutdown.clone()));
         }
+        self.background.spawn(tidy::run());
+        let state = Arc::clone(&self.state);
+        self.background.spawn(async move {
+            let mut turns = tokio::time::interval(FILE_POLL);
+            loop {
+                turns.tick().await;
+                let mut state = state.lock();
+                state.refresh_files();
+                state.stop_waiting();
+            }
+        });
         if let Some(server) = &settings.load_reports {
-            let config = ReportConfig::new(server.clone(), settings.node.clone());
+            let mut config = ReportConfig::new(server.address.clone(), settings.node.clone());
+            config.secure = self.secured(server);
             let loads = Loads::new(Arc::clone(&self.state));
             self.background.spawn(weft_xds::load::report(config, loads, self.shutdown.clone()));
         }
@@ -212,28 +338,55 @@ impl Server {
 
 fn put_static(state: &mut State, settings: &Settings) -> Result<(), ConfigError> {
     let path = Path::root("static_resources");
+    for (index, secret) in settings.secrets.iter().enumerate() {
+        state.set_static_secret(&path.item("secrets", index), secret.clone())?;
+    }
     for (index, message) in settings.clusters.iter().enumerate() {
         state.set_cluster(&path.item("clusters", index), message.clone(), true)?;
     }
+    state.list_clusters();
     for (index, message) in settings.listeners.iter().enumerate() {
         state.set_listener(&path.item("listeners", index), message.clone(), true)?;
     }
     Ok(())
 }
 
+// === impl Secured ===
+
+impl Secure for Secured {
+    fn secure(self: Arc<Self>, socket: TcpStream) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+        Box::pin(async move {
+            let address = socket.peer_addr()?;
+            let stream = self.0.connect_aside(socket, address, Spoken::Http2).await?;
+            Ok(Box::new(stream) as Box<dyn Connection>)
+        })
+    }
+}
+
 // === impl Sink ===
 
 impl ConfigSink for Sink {
     fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
-        self.0.lock().apply(update)
+        self.state.lock().apply(update)
     }
 
     fn wanted(&self) -> Subscriptions {
-        self.0.lock().wanted()
+        self.state.lock().wanted()
     }
 
     fn connected(&mut self, connected: bool) {
-        self.0.lock().updates.connected = connected;
+        self.state.lock().updates.connected = connected;
         tracing::info!(connected, "control plane");
+        if let Some(last_good) = self.last_good.as_ref().filter(|_| connected) {
+            last_good.reached();
+        }
+    }
+
+    fn refused(&mut self, type_: ResourceType) {
+        self.state.lock().updates.rejected(type_);
+    }
+
+    fn resume(&mut self) -> Vec<ResourceUpdate> {
+        self.last_good.as_ref().map(|last_good| last_good.resume(&self.state)).unwrap_or_default()
     }
 }

@@ -17,11 +17,16 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `GET http://AUTHORITY/PATH` on a connection of its own: status and body.
 pub async fn get(url: &str) -> anyhow::Result<(u16, String)> {
+    request("GET", url).await
+}
+
+/// The same with another method and no body.
+pub async fn request(method: &str, url: &str) -> anyhow::Result<(u16, String)> {
     let rest = url.strip_prefix("http://").with_context(|| format!("not a plain HTTP address: {url}"))?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     tokio::time::timeout(TIMEOUT, async {
         let mut connection = connect(authority).await?;
-        exchange(&mut connection, authority, &format!("/{path}")).await
+        exchange(&mut connection, method, authority, &format!("/{path}")).await
     })
     .await
     .with_context(|| format!("no answer from {url} within {} s", TIMEOUT.as_secs()))?
@@ -115,7 +120,7 @@ async fn sample(authority: String, period: Duration, samples: Arc<Mutex<Vec<Samp
                 Some(kept) => connection.insert(kept),
                 None => connection.insert(connect(&authority).await?),
             };
-            exchange(kept, &authority, "/").await
+            exchange(kept, "GET", &authority, "/").await
         };
         let outcome = match tokio::time::timeout(TIMEOUT, ask).await {
             Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
@@ -140,10 +145,12 @@ async fn connect(authority: &str) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
 
 async fn exchange(
     connection: &mut SendRequest<Empty<Bytes>>,
+    method: &str,
     authority: &str,
     path: &str,
 ) -> anyhow::Result<(u16, String)> {
-    let request = Request::get(path).header(header::HOST, authority).body(Empty::new())?;
+    let request =
+        Request::builder().method(method).uri(path).header(header::HOST, authority).body(Empty::new())?;
     let response = connection.send_request(request).await.context("the exchange broke")?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.context("the body broke")?.to_bytes();

@@ -1,12 +1,6 @@
 //! A real Prometheus on a temporary directory.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
@@ -14,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{http, process, wait};
+use crate::{http, process, servers::HeldPort, wait};
 
 /// A running server; ended and removed on drop.
 #[derive(Debug)]
@@ -22,6 +16,7 @@ pub struct Prometheus {
     authority: String,
     child: Child,
     _directory: TempDir,
+    _port: HeldPort,
 }
 
 /// Where Prometheus is.
@@ -38,8 +33,8 @@ impl Prometheus {
         let directory = tempfile::Builder::new().prefix("weft-test-prometheus-").tempdir()?;
         let config = directory.path().join("prometheus.yml");
         fs::write(&config, configuration(authority)).context("cannot write Prometheus' configuration")?;
-        let port = free_port()?;
-        let own = format!("127.0.0.1:{port}");
+        let port = HeldPort::bind()?;
+        let own = port.address.to_string();
         let child = Command::new(binary)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
@@ -50,7 +45,7 @@ impl Prometheus {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start Prometheus")?;
-        let server = Self { authority: own, child, _directory: directory };
+        let server = Self { authority: own, child, _directory: directory, _port: port };
         wait::wait_for("Prometheus is ready", wait::LONG, || async {
             Ok(match http::get(&server.url("/-/ready")).await {
                 Ok((200, _)) => Ok(()),
@@ -111,9 +106,4 @@ fn configuration(authority: &str) -> String {
          - job_name: weft-proxies\n  \
            http_sd_configs: [{{url: 'http://{authority}/targets', refresh_interval: 2s}}]\n"
     )
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-    Ok(listener.local_addr().context("it is bound")?.port())
 }

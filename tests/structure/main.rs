@@ -2,3 +2,4 @@
 
 mod arrows;
 mod readme;
+mod unsafe_code;

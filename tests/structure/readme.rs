@@ -1,6 +1,10 @@
 //! The README stays true where that can be checked cheaply.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -44,6 +48,82 @@ fn every_crate_has_a_row_in_the_architecture_table() {
         let folder = row.split('`').nth(1).expect("a row starts with its folder");
         let manifest = package["manifest_path"].as_str().expect("a path");
         assert!(manifest.ends_with(&format!("/{folder}Cargo.toml")), "{name} is not in {folder}: {manifest}");
+    }
+}
+
+/// The first cells of the tables in a part of the README, and the rest of each row.
+fn rows(part: &str) -> Vec<(&str, &str)> {
+    let rows = part.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    rows.filter(|(first, _)| !["message", "HTTP filter", "row"].contains(first)).collect()
+}
+
+#[test]
+fn every_row_about_configuration_has_tests_behind_it() {
+    let readme = readme();
+    let (_, part) = readme.split_once("## Envoy configuration").expect("there is the section");
+    let (part, _) = part.split_once("\n## ").expect("it is not the last");
+    let (supported, tested) = part.split_once("What holds a row").expect("it has the list of tests");
+    let mut sources = String::new();
+    for folder in ["proxy/src", "proxy/tests", "tests/engine"] {
+        read_all(&root().join(folder), &mut sources);
+    }
+    let tested = rows(tested);
+    for (row, _) in rows(supported) {
+        assert!(tested.iter().any(|(other, _)| *other == row), "no test is named for the row {row:?}");
+    }
+    for (row, tests) in tested {
+        assert!(rows(supported).iter().any(|(other, _)| *other == row), "{row:?} is no row");
+        for test in tests.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("fn {test}(")), "{row}: there is no test {test}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_of_xds_has_tests_for_both_ends_or_says_that_it_is_not_supported() {
+    let readme = readme();
+    let (_, part) = readme.split_once("## The xDS protocol").expect("there is the section");
+    let (part, _) = part.split_once("\n## ").expect("it is not the last");
+    let mut sources = String::new();
+    for folder in ["proxy/src", "proxy/tests", "proxy/kit/src", "xds/src", "xds/tests"] {
+        read_all(&root().join(folder), &mut sources);
+    }
+    let rules: Vec<_> = rows(part).into_iter().filter(|(rule, _)| *rule != "rule").collect();
+    assert!(rules.len() > 20, "the table looks otherwise now");
+    for (rule, cells) in rules {
+        let cells: Vec<_> = cells.trim_end_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!(cells.len(), 2, "{rule}: a cell for each end");
+        for cell in cells.into_iter().filter(|cell| !["none", "not supported"].contains(cell)) {
+            let tests: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!tests.is_empty(), "{rule}: {cell:?} names no test");
+            for test in tests {
+                assert!(sources.contains(&format!("fn {test}(")), "{rule}: there is no test {test}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_http_filter_has_a_row() {
+    let kinds = fs::read_to_string(root().join("proxy/src/filter/config.rs")).expect("it lists the filters");
+    let readme = readme();
+    let kinds: Vec<&str> =
+        kinds.lines().filter_map(|line| line.trim().strip_prefix('&')?.strip_suffix("::KIND,")).collect();
+    assert!(kinds.len() > 5, "the list looks otherwise now: {kinds:?}");
+    for kind in kinds {
+        assert!(rows(&readme).iter().any(|(row, _)| *row == kind), "the filter {kind} has no row");
+    }
+}
+
+/// Appends every source file below a folder.
+fn read_all(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder of the workspace").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_all(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).expect("a source file"));
+        }
     }
 }
 

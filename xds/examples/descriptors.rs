@@ -24,25 +24,75 @@ const ROOTS: &[&str] = &[
     "envoy.config.endpoint.v3.ClusterLoadAssignment",
     "envoy.config.endpoint.v3.ClusterStats",
     "envoy.config.listener.v3.Listener",
+    "envoy.config.route.v3.FilterConfig",
     "envoy.config.route.v3.RouteConfiguration",
+    "envoy.data.core.v3.HealthCheckEvent",
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     "envoy.extensions.clusters.dns.v3.DnsCluster",
+    "envoy.extensions.compression.brotli.compressor.v3.Brotli",
+    "envoy.extensions.compression.gzip.compressor.v3.Gzip",
+    "envoy.extensions.compression.zstd.compressor.v3.Zstd",
+    "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+    "envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
+    "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+    "envoy.extensions.filters.http.cdn_loop.v3.CdnLoopConfig",
+    "envoy.extensions.filters.http.compressor.v3.Compressor",
+    "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute",
+    "envoy.extensions.filters.http.rbac.v3.RBAC",
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
     "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.extensions.filters.http.set_metadata.v3.Config",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute",
     "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
     "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
     "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
     "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "envoy.extensions.filters.network.rbac.v3.RBAC",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink",
+    "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState",
+    "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState",
+    "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig",
+    "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig",
+    "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig",
+    "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+    "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided",
     "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
     "envoy.extensions.load_balancing_policies.maglev.v3.Maglev",
+    "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma",
     "envoy.extensions.load_balancing_policies.random.v3.Random",
     "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash",
     "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+    "envoy.extensions.load_balancing_policies.subset.v3.Subset",
     "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+    "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+    "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+    "envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig",
+    "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+    "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
     "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     "envoy.extensions.transport_sockets.tls.v3.Secret",
@@ -76,7 +126,8 @@ struct Index {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let set = FileDescriptorSet::decode(std::fs::read(descriptors_of_envoy_types()?)?.as_slice())?;
+    let mut set = FileDescriptorSet::decode(std::fs::read(descriptors_of_envoy_types()?)?.as_slice())?;
+    set.file.push(peak_ewma());
     let mut index = Index::default();
     for file in &set.file {
         index.add_file(file);
@@ -236,6 +287,39 @@ fn prune_enum(
 fn referenced(message: &DescriptorProto, names: &mut BTreeSet<String>) {
     names.extend(message.field.iter().filter_map(|field| field.type_name.clone()));
     message.nested_type.iter().for_each(|nested| referenced(nested, names));
+}
+
+/// What `src/balancing.rs` says, since the crate does not carry it.
+fn peak_ewma() -> FileDescriptorProto {
+    use prost_types::field_descriptor_proto::{Label, Type};
+    let field = |(index, (name, of)): (usize, (&str, &str))| FieldDescriptorProto {
+        name: Some(name.to_owned()),
+        number: Some(index as i32 + 1),
+        label: Some(Label::Optional.into()),
+        r#type: Some(Type::Message.into()),
+        type_name: Some(format!(".google.protobuf.{of}")),
+        ..Default::default()
+    };
+    let fields = [
+        ("decay_time", "Duration"),
+        ("aggregation_interval", "Duration"),
+        ("max_samples_per_host", "UInt32Value"),
+        ("default_rtt", "Duration"),
+        ("penalty_value", "DoubleValue"),
+    ];
+    FileDescriptorProto {
+        name: Some(
+            "contrib/envoy/extensions/load_balancing_policies/peak_ewma/v3alpha/peak_ewma.proto".to_owned(),
+        ),
+        package: Some("envoy.extensions.load_balancing_policies.peak_ewma.v3alpha".to_owned()),
+        message_type: vec![DescriptorProto {
+            name: Some("PeakEwma".to_owned()),
+            field: fields.into_iter().enumerate().map(field).collect(),
+            ..Default::default()
+        }],
+        syntax: Some("proto3".to_owned()),
+        ..Default::default()
+    }
 }
 
 /// `types.bin` of the version of envoy-types that the workspace is built with.

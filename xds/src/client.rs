@@ -4,10 +4,16 @@
 //! * Those of [`crate::session::client`].
 //! * The stream is opened anew whenever it ends, with jittered back-off; what is in force stays in force meanwhile.
 //! * A peer that is gone without a word is noticed within a minute.
+//! * What an earlier run kept is put in force only where the server cannot be reached at the start or says nothing in
+//!   time: an old configuration is better than none, and worse than the server's. The stream after that tells the
+//!   server what is there, so that it sends what differs and takes back what is gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, timeout_at},
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, transport::Channel};
@@ -22,10 +28,10 @@ use crate::{
         },
     },
     session::client::{ClientSession, DeltaClient, Received, SotwClient},
-    transport::{StreamError, connect},
+    transport::{Secure, StreamError, connect},
 };
 pub use crate::{
-    resource::{Rejected, Resource, ResourceUpdate, Subscriptions},
+    resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
     transport::ServerAddress,
 };
 
@@ -47,6 +53,8 @@ pub enum Protocol {
 pub struct ClientConfig {
     /// Where the server listens.
     pub server: ServerAddress,
+    /// Makes connections secure; they are in plain text without.
+    pub secure: Option<Arc<dyn Secure>>,
     /// Who asks; its `id` decides what the server answers.
     pub node: Node,
     /// Which variant to speak.
@@ -57,6 +65,11 @@ pub struct ClientConfig {
     pub backoff_base: Duration,
     /// The longest delay between attempts.
     pub backoff_max: Duration,
+    /// To be notified when [`ConfigSink::wanted`] changes for another reason than what the server sent.
+    pub wanted_changed: Arc<Notify>,
+    /// How long the server has for its first word before [`ConfigSink::resume`] is called, which also is when it
+    /// cannot be reached; `None` if there is nothing to resume from.
+    pub resume_after: Option<Duration>,
 }
 
 /// Who uses the configuration. Called from one task only, never concurrently.
@@ -72,6 +85,24 @@ pub trait ConfigSink: Send {
 
     /// The stream to the server came up or was lost; the configuration stays in force either way.
     fn connected(&mut self, _connected: bool) {}
+
+    /// A response was refused before any of it was handed out.
+    fn refused(&mut self, _type: ResourceType) {}
+
+    /// Puts in force what an earlier run kept, and tells what of it now is: one update for each type. Called at most
+    /// once, before the first [`apply`](Self::apply), and only if [`ClientConfig::resume_after`] is given.
+    fn resume(&mut self) -> Vec<ResourceUpdate> {
+        Vec::new()
+    }
+}
+
+/// Whether the server was heard of since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not yet; what an earlier run kept is put in force if it is not within this time.
+    Starting(Duration),
+    /// It was, or nothing is kept, or what was kept is in force.
+    Running,
 }
 
 // === impl ClientConfig ===
@@ -81,11 +112,14 @@ impl ClientConfig {
     pub fn new(server: ServerAddress, node: Node) -> Self {
         Self {
             server,
+            secure: None,
             node,
             protocol: Protocol::default(),
             connect_timeout: Duration::from_secs(5),
             backoff_base: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
+            wanted_changed: Arc::default(),
+            resume_after: None,
         }
     }
 }
@@ -108,11 +142,18 @@ pub async fn run(config: ClientConfig, sink: impl ConfigSink, shutdown: Cancella
 /// One session with its streams, one after the other; never returns.
 async fn keep<D: Dialect>(config: &ClientConfig, mut dialect: D, mut sink: impl ConfigSink) {
     let mut backoff = Backoff::new(config.backoff_base, config.backoff_max);
+    let mut phase = config.resume_after.map_or(Phase::Running, Phase::Starting);
     loop {
-        match stream(config, &mut dialect, &mut sink, &mut backoff).await {
+        match stream(config, &mut dialect, &mut sink, &mut backoff, &mut phase).await {
             Ok(()) => tracing::info!(server = %config.server, "configuration stream ended"),
             Err(error) => {
                 tracing::warn!(server = %config.server, error = chain(&error), "configuration stream failed");
+            }
+        }
+        if phase != Phase::Running {
+            phase = Phase::Running;
+            for update in sink.resume() {
+                dialect.session().resume(&update);
             }
         }
         tokio::time::sleep(backoff.next_delay()).await;
@@ -124,25 +165,51 @@ async fn stream<D: Dialect>(
     dialect: &mut D,
     sink: &mut impl ConfigSink,
     backoff: &mut Backoff,
+    phase: &mut Phase,
 ) -> Result<(), StreamError> {
-    let channel = connect(&config.server, config.connect_timeout).await?;
+    let deadline = match *phase {
+        Phase::Starting(patience) => Some(Instant::now() + patience),
+        Phase::Running => None,
+    };
+    let channel =
+        within(deadline, connect(&config.server, config.secure.as_ref(), config.connect_timeout)).await??;
     // Unbounded, but each response leads to a handful of requests at most, and the next one is read after they are in.
     let (requests, receiver) = mpsc::unbounded_channel();
     let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
     // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
     let _ = send_all(dialect.session().open(&sink.wanted()));
-    let mut responses =
-        D::start(channel, UnboundedReceiverStream::new(receiver)).await.map_err(StreamError::Open)?;
+    let opening = D::start(channel, UnboundedReceiverStream::new(receiver));
+    let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
     tracing::info!(server = %config.server, "configuration stream opened");
     let connected = Connected::new(sink);
-    while let Some(response) = responses.message().await.map_err(StreamError::Lost)? {
+    let mut deadline = deadline;
+    loop {
+        let response = tokio::select! {
+            response = within(deadline, responses.message()) => response?.map_err(StreamError::Lost)?,
+            () = config.wanted_changed.notified() => {
+                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
+                    break;
+                }
+                continue;
+            }
+        };
+        let Some(response) = response else { break };
         backoff.reset();
+        deadline = None;
+        *phase = Phase::Running;
         let answers = take(dialect.session(), connected.sink, response);
         if !send_all(answers) {
             break;
         }
     }
     Ok(())
+}
+
+async fn within<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Result<T, StreamError> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, what).await.map_err(|_| StreamError::Silent),
+        None => Ok(what.await),
+    }
 }
 
 /// What to send in answer to a response.
@@ -162,8 +229,9 @@ fn take<S: ClientSession>(
             tracing::debug!(%type_, version, changed, removed, "update handled");
             session.answer(verdict, &sink.wanted())
         }
-        Received::Refused(Rejected { reason, .. }, request) => {
-            tracing::warn!(reason, "response refused");
+        Received::Refused { type_, rejected: Rejected { reason, .. }, answer: request } => {
+            tracing::warn!(%type_, reason, "response refused");
+            sink.refused(type_);
             vec![request]
         }
         Received::Ignored(type_url) => {

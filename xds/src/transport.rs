@@ -1,9 +1,13 @@
 //! Reaching a gRPC server over TCP or a Unix socket.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
+pub use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -15,7 +19,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 /// Where a gRPC server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerAddress {
-    /// Plain-text HTTP/2 over TCP.
+    /// HTTP/2 over TCP, in plain text unless [`Secure`] is given.
     Tcp {
         /// Name or address; without brackets.
         host: String,
@@ -25,6 +29,15 @@ pub enum ServerAddress {
     /// Plain-text HTTP/2 over a Unix socket.
     Unix(PathBuf),
 }
+
+/// Makes a connection to a server a secure one.
+pub trait Secure: fmt::Debug + Send + Sync {
+    /// Agrees with the server on a session that speaks HTTP/2.
+    fn secure(self: Arc<Self>, socket: TcpStream) -> BoxFuture<'static, io::Result<Box<dyn Connection>>>;
+}
+
+/// A connection, whatever it goes through.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 /// Why a text is no [`ServerAddress`].
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +56,9 @@ pub(crate) enum StreamError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// Nothing came while it was waited for.
+    #[error("the server said nothing in time")]
+    Silent,
     /// The server did not open the stream.
     #[error("the server refused the stream")]
     Open(#[source] Status),
@@ -52,7 +68,11 @@ pub(crate) enum StreamError {
 }
 
 /// Opens a connection that notices when its peer is gone.
-pub(crate) async fn connect(server: &ServerAddress, timeout: Duration) -> Result<Channel, StreamError> {
+pub(crate) async fn connect(
+    server: &ServerAddress,
+    secure: Option<&Arc<dyn Secure>>,
+    timeout: Duration,
+) -> Result<Channel, StreamError> {
     let error = |source| StreamError::Connect { server: server.clone(), source };
     let uri = match server {
         ServerAddress::Tcp { .. } => server.to_string(),
@@ -67,9 +87,27 @@ pub(crate) async fn connect(server: &ServerAddress, timeout: Duration) -> Result
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
         .keep_alive_while_idle(true);
-    match server {
-        ServerAddress::Tcp { .. } => endpoint.connect().await,
-        ServerAddress::Unix(path) => {
+    match (server, secure) {
+        (ServerAddress::Tcp { host, port }, Some(secure)) => {
+            let (to, secure) = ((host.clone(), *port), Arc::clone(secure));
+            // What requests say; the connection is made here.
+            let https = server.to_string().replacen("http:", "https:", 1);
+            let endpoint = match https.parse() {
+                Ok(origin) => endpoint.origin(origin),
+                Err(_) => endpoint,
+            };
+            let connector = tower::service_fn(move |_| {
+                let (to, secure) = (to.clone(), Arc::clone(&secure));
+                async move {
+                    let socket = TcpStream::connect(to).await?;
+                    socket.set_nodelay(true)?;
+                    secure.secure(socket).await.map(TokioIo::new)
+                }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+        (ServerAddress::Tcp { .. }, None) => endpoint.connect().await,
+        (ServerAddress::Unix(path), _) => {
             let path = path.clone();
             let connector = tower::service_fn(move |_| {
                 let path = path.clone();
@@ -80,6 +118,8 @@ pub(crate) async fn connect(server: &ServerAddress, timeout: Duration) -> Result
     }
     .map_err(error)
 }
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
 
 // === impl ServerAddress ===
 

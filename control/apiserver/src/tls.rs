@@ -26,7 +26,7 @@ pub enum TlsError {
 
 /// The one implementation of cryptography that the whole of Weft uses.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// A server under `names` that verifies the certificates of clients which have one.

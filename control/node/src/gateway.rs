@@ -144,7 +144,12 @@ impl Gateway {
             attempt,
             image,
             command: Vec::new(),
-            args: vec!["-c".into(), path.to_string_lossy().into_owned()],
+            args: vec![
+                "-c".into(),
+                path.to_string_lossy().into_owned(),
+                "--last-good-config-path".into(),
+                self.config.directory.join("last-good").to_string_lossy().into_owned(),
+            ],
             env: Vec::new(),
             working_dir: None,
             mounts: Vec::new(),

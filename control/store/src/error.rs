@@ -56,7 +56,7 @@ pub enum CommitError {
     Conflict {
         /// The key of the write.
         key: Arc<str>,
-        /// What the key is instead; `None` if it does not exist.
+        /// What the key is instead; `None` if it does not exist. It is durable, and who reads now finds it or newer.
         current: Option<Arc<Entry>>,
     },
     /// The store is shutting down. Whether the write happened is unknown.

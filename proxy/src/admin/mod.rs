@@ -1,8 +1,15 @@
 //! The admin address: HTTP for operators and scrapers, on the control runtime.
 
+mod certs;
+mod dump;
+mod help;
+mod logging;
+mod query;
 mod show;
+mod stats;
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -18,22 +25,35 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weft_xds::{ResourceType, pb::envoy::config::core::v3::Node};
 
-use crate::{config::state::State, worker::Shared};
+use self::{help::ENDPOINTS, logging::Levels, query::Query, stats::Selection};
+use crate::{
+    access_log::writer::Output,
+    config::{
+        source::Patience,
+        state::{State, Which},
+    },
+    metrics,
+    worker::Shared,
+};
 
 /// What the admin address shows and does.
 pub(crate) struct Admin {
     state: Arc<Mutex<State>>,
     shared: Arc<Shared>,
     node: Node,
-    /// What a control plane has to tell before traffic is welcome.
-    awaits: Vec<ResourceType>,
+    /// What a control plane has to tell before traffic is welcome, and how long that is waited for.
+    awaits: Vec<(ResourceType, Patience)>,
     drain_time: Duration,
+    command_line: BTreeMap<&'static str, String>,
     quit: CancellationToken,
     started: Instant,
+    /// The same as a time of day.
+    started_at: String,
+    /// The bootstrap without its secrets.
+    bootstrap: serde_json::Value,
+    levels: Levels,
 }
 
-/// How long route tables and endpoints are waited for; Envoy's initial fetch timeout.
-const WARMING: Duration = Duration::from_secs(15);
 /// Connections at a time; scrapers need few, and nobody else may starve the control thread.
 const MAX_CONNECTIONS: usize = 64;
 
@@ -71,61 +91,101 @@ pub(crate) async fn serve(socket: TcpListener, admin: Arc<Admin>, shutdown: Canc
 // === impl Admin ===
 
 impl Admin {
+    #[expect(clippy::too_many_arguments, reason = "called once, with what the composition root has")]
     pub(crate) fn new(
         state: Arc<Mutex<State>>,
         shared: Arc<Shared>,
         node: Node,
-        awaits: Vec<ResourceType>,
+        awaits: Vec<(ResourceType, Patience)>,
         drain_time: Duration,
+        command_line: BTreeMap<&'static str, String>,
         quit: CancellationToken,
+        mut bootstrap: serde_json::Value,
     ) -> Self {
-        Self { state, shared, node, awaits, drain_time, quit, started: Instant::now() }
+        dump::redact(&mut bootstrap, false);
+        Self {
+            state,
+            shared,
+            node,
+            awaits,
+            drain_time,
+            command_line,
+            quit,
+            started: Instant::now(),
+            started_at: jiff::Timestamp::now().to_string(),
+            bootstrap,
+            levels: Levels::default(),
+        }
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        let query = request.uri().query().unwrap_or("");
-        let post = request.method() == Method::POST;
+        let query = Query::parse(request.uri().query().unwrap_or(""));
+        let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| endpoint.path == path) else {
+            return text(StatusCode::NOT_FOUND, format!("invalid path. {}", help::text()));
+        };
+        if !endpoint.changes {
+            return self.show(path, &query);
+        }
+        if request.method() != Method::POST {
+            let refusal = format!("Method {} not allowed, POST required.", request.method());
+            return text(StatusCode::METHOD_NOT_ALLOWED, refusal);
+        }
+        self.change(path, &query)
+    }
+
+    /// What only looks.
+    fn show(&self, path: &str, query: &Query) -> Response<Full<Bytes>> {
+        let as_json = query.get("format") == Some("json");
         match path {
             "/ready" => self.ready(),
             "/server_info" => json(&self.server_info()),
-            "/stats" if has(query, "format", "json") => json(&self.stats_json()),
-            "/stats" if has(query, "format", "prometheus") => self.metrics(),
-            "/stats" => text(StatusCode::OK, self.stats_text()),
-            "/stats/prometheus" | "/metrics" => self.metrics(),
-            "/clusters" if has(query, "format", "json") => json(&self.clusters_json()),
-            "/clusters" => text(StatusCode::OK, self.clusters_text()),
-            "/listeners" if has(query, "format", "json") => json(&self.listeners_json()),
+            "/stats" => self.stats(query, query.get("format").unwrap_or("text")),
+            "/stats/prometheus" => self.stats(query, "prometheus"),
+            "/clusters" => match query.regex("filter", false) {
+                Err(reason) => text(StatusCode::BAD_REQUEST, reason),
+                Ok(filter) if as_json => json(&self.clusters_json(filter.as_ref())),
+                Ok(filter) => text(StatusCode::OK, self.clusters_text(filter.as_ref())),
+            },
+            "/listeners" if as_json => json(&self.listeners_json()),
             "/listeners" => text(StatusCode::OK, self.listeners_text()),
-            "/config_dump" => json(&self.config_dump()),
-            "/" | "/help" => text(StatusCode::OK, show::HELP.to_owned()),
-            "/healthcheck/fail" | "/healthcheck/ok" | "/drain_listeners" | "/quitquitquit" | "/logging"
-                if !post =>
-            {
-                text(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    format!("Method {} not allowed, POST required.\n", request.method()),
-                )
-            }
-            "/healthcheck/fail" => {
-                self.shared.failing.store(true, Ordering::Relaxed);
-                text(StatusCode::OK, "OK\n".to_owned())
-            }
-            "/healthcheck/ok" => {
-                self.shared.failing.store(false, Ordering::Relaxed);
-                text(StatusCode::OK, "OK\n".to_owned())
-            }
-            "/drain_listeners" => {
-                self.drain(query.split('&').any(|option| option == "graceful"));
-                text(StatusCode::OK, "OK\n".to_owned())
-            }
-            "/quitquitquit" => {
-                self.quit.cancel();
-                text(StatusCode::OK, "OK\n".to_owned())
-            }
-            "/logging" => Self::logging(query),
-            _ => text(StatusCode::NOT_FOUND, "invalid path. admin commands are listed at /help\n".to_owned()),
+            "/config_dump" => match self.config_dump(query) {
+                Ok(dump) => json(&dump),
+                Err((status, reason)) => {
+                    text(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), reason)
+                }
+            },
+            "/certs" => json(&self.certificates()),
+            "/memory" => json(&self.memory()),
+            "/runtime" => json(&serde_json::json!({ "entries": {}, "layers": [] })),
+            "/hot_restart_version" => text(StatusCode::OK, show::HOT_RESTART.to_owned()),
+            _ => text(StatusCode::OK, help::text()),
         }
+    }
+
+    /// What needs a POST.
+    fn change(&self, path: &str, query: &Query) -> Response<Full<Bytes>> {
+        match path {
+            "/healthcheck/fail" => self.shared.failing.store(true, Ordering::Relaxed),
+            "/healthcheck/ok" => self.shared.failing.store(false, Ordering::Relaxed),
+            "/drain_listeners" => self.drain(query),
+            "/quitquitquit" => self.quit.cancel(),
+            "/reopen_logs" => self.state.lock().log_outputs().iter().for_each(Output::reopen),
+            "/logging" => {
+                let initial = self.command_line.get("log_level").map_or("info", String::as_str);
+                return match self.levels.change(query, initial) {
+                    Ok(list) => text(StatusCode::OK, list),
+                    Err(reason) => text(StatusCode::BAD_REQUEST, reason),
+                };
+            }
+            // Each counter has one writer, its worker, and a reset would be a second one: counts would come back.
+            _ => {
+                let reason =
+                    "counters cannot be reset: only their own threads write them; use rates instead\n";
+                return text(StatusCode::NOT_IMPLEMENTED, reason.to_owned());
+            }
+        }
+        text(StatusCode::OK, "OK\n".to_owned())
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -135,55 +195,56 @@ impl Admin {
 
     /// Envoy's name for the state, and whether traffic is welcome.
     fn lifecycle(&self) -> (&'static str, bool) {
-        if self.shared.failing.load(Ordering::Relaxed) || self.shared.draining.load(Ordering::Relaxed) {
+        if self.shared.failing.load(Ordering::Relaxed) || self.state.lock().draining {
             return ("DRAINING", false);
         }
         let state = self.state.lock();
-        let told = self.awaits.iter().all(|type_| state.heard.contains(type_));
-        // What a server names and then does not send must not keep the rest waiting for ever.
-        let patient = self.started.elapsed() < WARMING;
-        if told && (state.is_settled() || !patient) { ("LIVE", true) } else { ("INITIALIZING", false) }
-    }
-
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.prometheus() {
-            Ok(body) => {
-                let mut response = text(StatusCode::OK, body);
-                let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-                response.headers_mut().insert(header::CONTENT_TYPE, kind);
-                response
-            }
-            Err(error) => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}\n"))
-            }
+        let waited = self.started.elapsed();
+        let heard = |(type_, patience): &(ResourceType, Patience)| {
+            state.heard.contains(type_) || patience.is_over(waited)
+        };
+        if self.awaits.iter().all(heard) && state.is_settled() {
+            ("LIVE", true)
+        } else {
+            ("INITIALIZING", false)
         }
     }
 
-    /// Graceful: clients are told to go first, and the sockets close when the drain time is over.
-    fn drain(&self, graceful: bool) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+    fn stats(&self, query: &Query, format: &str) -> Response<Full<Bytes>> {
+        let filter = match query.regex("filter", false) {
+            Ok(filter) => filter,
+            Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+        };
+        let selection = Selection { filter, used_only: query.has("usedonly") };
+        let families = stats::select(self.metrics(), &selection);
+        match format {
+            "text" => text(StatusCode::OK, stats::text(&families)),
+            "json" => json(&stats::as_json(&families)),
+            "prometheus" => match metrics::encode(&families) {
+                Ok(body) => respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body),
+                Err(error) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {error}\n"))
+                }
+            },
+            _ => text(StatusCode::BAD_REQUEST, "usage: /stats?format=(json|prometheus|text)\n".to_owned()),
+        }
+    }
+
+    /// `graceful`: clients are told to go first, and the sockets close when the drain time is over; `skip_exit`: they
+    /// stay open.
+    fn drain(&self, query: &Query) {
+        let which = if query.has("inboundonly") { Which::Inbound } else { Which::All };
+        self.state.lock().drain_listeners(which);
+        if query.has("skip_exit") {
+            return;
+        }
         let state = Arc::clone(&self.state);
-        let wait = if graceful { self.drain_time } else { Duration::ZERO };
+        let wait = if query.has("graceful") { self.drain_time } else { Duration::ZERO };
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            state.lock().stop_listening();
+            state.lock().stop_listening(which);
         });
     }
-
-    fn logging(query: &str) -> Response<Full<Bytes>> {
-        let level = query.split('&').find_map(|option| option.strip_prefix("level="));
-        let Some(level) = level else {
-            return text(StatusCode::BAD_REQUEST, "usage: /logging?level=<level>\n".to_owned());
-        };
-        match weft_kit::telemetry::set_filter(level) {
-            Ok(()) => text(StatusCode::OK, format!("log level is {level}\n")),
-            Err(error) => text(StatusCode::BAD_REQUEST, format!("{}\n", weft_kit::error::chain(&error))),
-        }
-    }
-}
-
-fn has(query: &str, name: &str, value: &str) -> bool {
-    query.split('&').any(|option| option.split_once('=') == Some((name, value)))
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

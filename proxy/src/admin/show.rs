@@ -1,55 +1,52 @@
 //! What the admin address shows.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::{borrow::Cow, fmt::Write as _, sync::atomic::Ordering};
 
+use prometheus::proto::MetricFamily;
+use regex::Regex;
 use serde_json::{Value, json};
 use weft_xds::json::to_json;
 
 use super::Admin;
 use crate::{
     cluster::{
-        Cluster,
+        breaker::Priority,
         endpoint::{Host, Status},
     },
-    metrics::{ServerNumbers, prometheus_text},
+    metrics::{ServerNumbers, collect},
+    overload::{Action, memory::of_process},
 };
 
-pub(super) const HELP: &str = "admin commands are:
-  /clusters[?format=json]: endpoints and what they did
-  /config_dump: the configuration in force
-  /drain_listeners[?graceful] (POST): stop accepting
-  /healthcheck/fail (POST): be not ready
-  /healthcheck/ok (POST): be ready again
-  /listeners[?format=json]: where we listen
-  /logging?level=LEVEL (POST): change what is logged
-  /quitquitquit (POST): end at once
-  /ready: whether traffic is welcome
-  /server_info: who we are
-  /stats[?format=json|prometheus]: counters
-  /stats/prometheus: counters for Prometheus
-";
+/// What Envoy says where it cannot hand over to a successor.
+pub(super) const HOT_RESTART: &str = "disabled";
 
 impl Admin {
     pub(super) fn server_info(&self) -> Value {
+        let mut options = json!({
+            "concurrency": self.shared.workers,
+            "drain_time": format!("{}s", self.drain_time.as_secs()),
+            "drain_strategy": format!("{:?}", self.shared.drain_plan.strategy),
+        });
+        for (name, value) in &self.command_line {
+            options[*name] = Value::String(value.clone());
+        }
         json!({
             "version": concat!("weft/", env!("CARGO_PKG_VERSION")),
             "state": self.lifecycle().0,
             "uptime_current_epoch": format!("{}s", self.started.elapsed().as_secs()),
             "uptime_all_epochs": format!("{}s", self.started.elapsed().as_secs()),
+            "hot_restart_version": HOT_RESTART,
             "node": to_json(&self.node).unwrap_or_default(),
-            "command_line_options": {
-                "concurrency": self.shared.workers,
-                "drain_time": format!("{}s", self.drain_time.as_secs()),
-            },
+            "command_line_options": options,
         })
     }
 
-    pub(super) fn prometheus(&self) -> Result<String, prometheus::Error> {
+    pub(super) fn metrics(&self) -> Vec<MetricFamily> {
         let mut numbers = ServerNumbers {
             live: self.lifecycle().1,
             uptime_seconds: self.started.elapsed().as_secs(),
             concurrency: self.shared.workers,
-            memory: resident_bytes(),
+            memory: of_process("VmRSS").unwrap_or_default(),
             state: match self.lifecycle().0 {
                 "LIVE" => 0,
                 "DRAINING" => 1,
@@ -60,66 +57,130 @@ impl Admin {
         {
             let state = self.state.lock();
             numbers.gauges.push((
-                "envoy_control_plane_connected_state",
+                "envoy_control_plane_connected_state".into(),
                 None,
                 f64::from(u8::from(state.updates.connected)),
             ));
-            numbers.gauges.push(("envoy_cluster_manager_active_clusters", None, state.clusters.len() as f64));
             numbers.gauges.push((
-                "envoy_listener_manager_total_listeners_active",
+                "envoy_cluster_manager_active_clusters".into(),
+                None,
+                state.clusters.len() as f64,
+            ));
+            numbers.gauges.push((
+                "envoy_listener_manager_total_listeners_active".into(),
                 None,
                 state.listeners.len() as f64,
             ));
-            numbers.counters.push(("envoy_xds_update_success", state.updates.accepted));
-            numbers.counters.push(("envoy_xds_update_rejected", state.updates.rejected));
-            numbers
-                .counters
-                .push(("envoy_access_logs_dropped", self.shared.log_lines_dropped.load(Ordering::Relaxed)));
+            numbers.counters.extend(state.updates.counters());
+            if let Some(last_good) = &state.last_good {
+                let counts = &last_good.counts;
+                let in_force = f64::from(u8::from(last_good.is_in_force()));
+                numbers.gauges.push(("weft_last_good_config_in_force".into(), None, in_force));
+                for (name, value) in [
+                    ("weft_last_good_config_writes", &counts.writes),
+                    ("weft_last_good_config_write_failures", &counts.write_failures),
+                    ("weft_last_good_config_files_refused", &counts.files_refused),
+                ] {
+                    numbers.counters.push((name.into(), value.load(Ordering::Relaxed)));
+                }
+            }
+            let panics = self.shared.caught_panics.load(Ordering::Relaxed);
+            numbers.counters.push(("weft_server_caught_panics_total".into(), panics));
+            let logs = &self.shared.log_stats;
+            for (name, value) in [
+                ("envoy_access_log_file_write_buffered", &logs.write_buffered),
+                ("envoy_access_log_file_write_completed", &logs.write_completed),
+                ("envoy_access_log_file_write_failed", &logs.write_failed),
+                ("envoy_access_log_file_reopen_failed", &logs.reopen_failed),
+                ("envoy_access_log_file_lines_dropped", &logs.dropped),
+            ] {
+                numbers.counters.push((name.into(), value.load(Ordering::Relaxed)));
+            }
+            let waiting = logs.write_total_buffered.load(Ordering::Relaxed);
+            numbers.gauges.push(("envoy_access_log_file_write_total_buffered".into(), None, waiting as f64));
             for (name, entry) in &state.clusters {
                 let set = entry.cluster.endpoints.load();
-                let healthy = set.eligible.iter().filter(|host| entry.cluster.is_fit(&host.endpoint)).count();
+                let healthy = set.eligible.iter().filter(|host| host.endpoint.is_fit()).count();
                 numbers.gauges.push((
-                    "envoy_cluster_membership_total",
+                    "envoy_cluster_membership_total".into(),
                     Some(name.clone()),
                     set.hosts.len() as f64,
                 ));
-                numbers.gauges.push(("envoy_cluster_membership_healthy", Some(name.clone()), healthy as f64));
+                numbers.gauges.push((
+                    "envoy_cluster_membership_healthy".into(),
+                    Some(name.clone()),
+                    healthy as f64,
+                ));
+                for (counter, value) in entry.cluster.upkeep.counters() {
+                    numbers.cluster_counters.push((counter, name.clone(), value));
+                }
+                numbers.gauges.push((
+                    "envoy_cluster_lb_subsets_active".into(),
+                    Some(name.clone()),
+                    entry.cluster.upkeep.subsets() as f64,
+                ));
+                if entry.cluster.outlier.is_some() {
+                    let ejected = set.hosts.iter().filter(|host| host.endpoint.is_ejected()).count();
+                    numbers.gauges.push((
+                        "envoy_cluster_outlier_detection_ejections_active".into(),
+                        Some(name.clone()),
+                        ejected as f64,
+                    ));
+                }
             }
         }
-        prometheus_text(&self.shared.registry, &numbers)
+        self.overload_numbers(&mut numbers);
+        collect(&self.shared.registry, &numbers)
     }
 
-    /// The counters as `name{labels}: value` lines: readable, and the same names as everywhere.
-    pub(super) fn stats_text(&self) -> String {
-        let text = self.prometheus().unwrap_or_default();
-        text.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |mut lines, line| {
-            if let Some((name, value)) = line.rsplit_once(' ') {
-                let _ = writeln!(lines, "{name}: {value}");
-            }
-            lines
+    fn overload_numbers(&self, numbers: &mut ServerNumbers) {
+        let overload = &self.shared.overload;
+        let name =
+            |of: &str, what: &str| Cow::Owned(format!("envoy_overload_{}_{what}", of.replace('.', "_")));
+        for monitor in overload.monitors() {
+            numbers.gauges.push((name(&monitor.name, "pressure"), None, monitor.pressure as f64));
+            numbers.counters.push((name(&monitor.name, "failed_updates"), monitor.failed_updates));
+        }
+        for action in Action::ALL {
+            let level = overload.level(action);
+            let active = f64::from(u8::from(level >= 1.0));
+            numbers.gauges.push((name(action.name(), "active"), None, active));
+            numbers.gauges.push((name(action.name(), "scale_percent"), None, (level * 100.0).floor()));
+        }
+    }
+
+    /// Envoy's numbers come from its allocator; ours are what the kernel says of the process.
+    pub(super) fn memory(&self) -> Value {
+        let own = of_process("RssAnon").unwrap_or_default().to_string();
+        json!({
+            "allocated": own,
+            "heap_size": own,
+            "pageheap_unmapped": "0",
+            "pageheap_free": "0",
+            "total_thread_cache": "0",
+            "total_physical_bytes": of_process("VmRSS").unwrap_or_default().to_string(),
         })
     }
 
-    pub(super) fn stats_json(&self) -> Value {
-        let text = self.prometheus().unwrap_or_default();
-        let stats: Vec<Value> = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| json!({"name": name, "value": value.parse::<f64>().unwrap_or_default()}))
-            .collect();
-        json!({ "stats": stats })
-    }
-
-    pub(super) fn clusters_text(&self) -> String {
+    pub(super) fn clusters_text(&self, filter: Option<&Regex>) -> String {
         let mut text = String::new();
         for (name, entry) in &self.state.lock().clusters {
-            let limits = &entry.cluster.breaker.limits;
+            if filter.is_some_and(|filter| !filter.is_match(name)) {
+                continue;
+            }
             let _ = writeln!(text, "{name}::observability_name::{name}");
-            let _ = writeln!(text, "{name}::default_priority::max_connections::{}", limits.connections);
-            let _ = writeln!(text, "{name}::default_priority::max_pending_requests::{}", limits.pending);
-            let _ = writeln!(text, "{name}::default_priority::max_requests::{}", limits.requests);
-            let _ = writeln!(text, "{name}::default_priority::max_retries::{}", limits.retries);
+            for (of, priority) in [("default", Priority::Default), ("high", Priority::High)] {
+                let breaker = entry.cluster.breaker_of(priority);
+                let limits = &breaker.limits;
+                for (what, limit) in [
+                    ("connections", limits.connections),
+                    ("pending_requests", limits.pending),
+                    ("requests", limits.requests),
+                    ("retries", breaker.max_retries()),
+                ] {
+                    let _ = writeln!(text, "{name}::{of}_priority::max_{what}::{limit}");
+                }
+            }
             let _ = writeln!(text, "{name}::added_via_api::{}", !entry.from_file);
             for host in &entry.cluster.endpoints.load().hosts {
                 let address = &host.endpoint.address_text;
@@ -127,33 +188,48 @@ impl Admin {
                     let _ = writeln!(text, "{name}::{address}::{counter}::{value}");
                 }
                 let _ = writeln!(text, "{name}::{address}::hostname::{}", host.endpoint.hostname);
-                let _ =
-                    writeln!(text, "{name}::{address}::health_flags::{}", health_flags(&entry.cluster, host));
+                let _ = writeln!(text, "{name}::{address}::health_flags::{}", health_flags(host));
                 let _ = writeln!(text, "{name}::{address}::weight::{}", host.weight);
                 let _ = writeln!(text, "{name}::{address}::region::{}", host.zone.region);
                 let _ = writeln!(text, "{name}::{address}::zone::{}", host.zone.zone);
                 let _ = writeln!(text, "{name}::{address}::sub_zone::{}", host.zone.sub_zone);
+                let _ = writeln!(text, "{name}::{address}::canary::false");
+                let _ = writeln!(text, "{name}::{address}::priority::{}", host.priority);
+                // What Envoy says of a host whose rate of success it does not know.
+                let _ = writeln!(text, "{name}::{address}::success_rate::-1");
+                let _ = writeln!(text, "{name}::{address}::local_origin_success_rate::-1");
             }
         }
         text
     }
 
-    pub(super) fn clusters_json(&self) -> Value {
+    pub(super) fn clusters_json(&self, filter: Option<&Regex>) -> Value {
         let clusters: Vec<Value> = self
             .state
             .lock()
             .clusters
             .iter()
+            .filter(|(name, _)| filter.is_none_or(|filter| filter.is_match(name)))
             .map(|(name, entry)| {
-                let hosts: Vec<Value> = entry
-                    .cluster
-                    .endpoints
-                    .load()
-                    .hosts
-                    .iter()
-                    .map(|host| host_json(&entry.cluster, host))
-                    .collect();
-                json!({"name": name, "added_via_api": !entry.from_file, "observability_name": name, "host_statuses": hosts})
+                let limits =
+                    [("DEFAULT", Priority::Default), ("HIGH", Priority::High)].map(|(of, priority)| {
+                        let breaker = entry.cluster.breaker_of(priority);
+                        json!({
+                            "priority": of,
+                            "max_connections": breaker.limits.connections,
+                            "max_pending_requests": breaker.limits.pending,
+                            "max_requests": breaker.limits.requests,
+                            "max_retries": breaker.max_retries(),
+                        })
+                    });
+                let hosts: Vec<Value> = entry.cluster.endpoints.load().hosts.iter().map(host_json).collect();
+                json!({
+                    "name": name,
+                    "added_via_api": !entry.from_file,
+                    "observability_name": name,
+                    "host_statuses": hosts,
+                    "circuit_breakers": {"thresholds": limits},
+                })
             })
             .collect();
         json!({ "cluster_statuses": clusters })
@@ -184,52 +260,6 @@ impl Admin {
             .collect();
         json!({ "listener_statuses": listeners })
     }
-
-    pub(super) fn config_dump(&self) -> Value {
-        let state = self.state.lock();
-        let version = |type_: &str| state.versions.get(type_).cloned().unwrap_or_default();
-        let resource = |value: Result<Value, weft_xds::json::ConfigError>| value.unwrap_or_default();
-        let split = |items: Vec<(bool, Value)>| -> (Vec<Value>, Vec<Value>) {
-            let (of_file, of_server): (Vec<_>, Vec<_>) =
-                items.into_iter().partition(|(from_file, _)| *from_file);
-            (of_file.into_iter().map(|(_, v)| v).collect(), of_server.into_iter().map(|(_, v)| v).collect())
-        };
-        let (static_clusters, dynamic_clusters) = split(
-            state
-                .clusters
-                .values()
-                .map(|entry| (entry.from_file, json!({"cluster": resource(to_json(&entry.message))})))
-                .collect(),
-        );
-        let (static_listeners, dynamic_listeners) = split(
-            state
-                .listeners
-                .values()
-                .map(|entry| {
-                    let message = resource(to_json(&entry.message));
-                    let item = if entry.from_file {
-                        json!({ "listener": message })
-                    } else {
-                        json!({"name": entry.message.name, "active_state": {"listener": message}})
-                    };
-                    (entry.from_file, item)
-                })
-                .collect(),
-        );
-        let routes: Vec<Value> =
-            state.routes.values().map(|route| json!({"route_config": resource(to_json(route))})).collect();
-        let endpoints: Vec<Value> =
-            state.endpoints.values().map(|set| json!({"endpoint_config": resource(to_json(set))})).collect();
-        let kind = |name: &str| format!("type.googleapis.com/envoy.admin.v3.{name}");
-        json!({"configs": [
-            {"@type": kind("ClustersConfigDump"), "version_info": version("cluster"),
-             "static_clusters": static_clusters, "dynamic_active_clusters": dynamic_clusters},
-            {"@type": kind("EndpointsConfigDump"), "dynamic_endpoint_configs": endpoints},
-            {"@type": kind("ListenersConfigDump"), "version_info": version("listener"),
-             "static_listeners": static_listeners, "dynamic_listeners": dynamic_listeners},
-            {"@type": kind("RoutesConfigDump"), "dynamic_route_configs": routes},
-        ]})
-    }
 }
 
 fn counters(host: &Host) -> [(&'static str, u64); 8] {
@@ -247,17 +277,16 @@ fn counters(host: &Host) -> [(&'static str, u64); 8] {
     ]
 }
 
-fn health_flags(cluster: &Cluster, host: &Host) -> &'static str {
+fn health_flags(host: &Host) -> &'static str {
     match host.status {
         Status::Unhealthy | Status::Draining => "/failed_eds_health",
         Status::Healthy if host.endpoint.is_failing_checks() => "/failed_active_hc",
         Status::Healthy if host.endpoint.is_ejected() => "/failed_outlier_check",
-        Status::Healthy if !cluster.is_fit(&host.endpoint) => "/failed_active_hc",
         Status::Healthy => "healthy",
     }
 }
 
-fn host_json(cluster: &Cluster, host: &Host) -> Value {
+fn host_json(host: &Host) -> Value {
     let address = host.endpoint.address;
     let stats: Vec<Value> = counters(host)
         .into_iter()
@@ -280,15 +309,6 @@ fn host_json(cluster: &Cluster, host: &Host) -> Value {
             "failed_active_health_check": host.endpoint.is_failing_checks(),
             "failed_outlier_check": host.endpoint.is_ejected(),
         },
-        "flags": health_flags(cluster, host),
         "locality": {"region": host.zone.region, "zone": host.zone.zone, "sub_zone": host.zone.sub_zone},
     })
-}
-
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    pages * 4096
 }

@@ -1,158 +1,87 @@
 //! Picking an endpoint.
+//!
+//! A cluster's [`Rotation`] says who takes part: it is made from the endpoint set and what is known of its health, on the
+//! control threads, and swapped as one pointer. In it, endpoints of one priority (and locality, where localities have
+//! weights or traffic is kept in its zone) are a group with the [`Table`] of the cluster's policy. A data thread draws a
+//! priority, then a group, and asks the group's table; nothing it does depends on how many endpoints there are. Where
+//! requests may ask for a subset, each subset has the same once more.
+//!
+//! # Writing the next policy
+//! Copy the file of the policy that is nearest: `random.rs` if a choice needs nothing but chance and the endpoints' own
+//! state, `maglev.rs` if it needs a table. Add its settings to [`Policy`], its table to [`Table`], and its message to
+//! `config/balance`. What a policy must do is choose *some* index for every attempt, and a different one for the next
+//! attempt where it can; health, priorities, exclusion and panic are not its business.
 
-mod ewma;
+mod bounded;
+mod group;
+mod hash;
+mod latency;
+mod least_request;
+mod level;
+mod maglev;
+mod peak_ewma;
+mod pinned;
+mod policy;
+mod priority;
+mod random;
+mod reports;
+mod ring_hash;
+mod rotation;
+mod round_robin;
+mod schedule;
+mod slow_start;
+mod subsets;
+mod turns;
+mod zones;
 
-use std::{cell::Cell, sync::Arc};
+pub(crate) use hash::{HashFunction, xx, xx_all};
+pub(crate) use latency::Latency;
+pub(crate) use least_request::LeastRequest;
+pub(crate) use maglev::Maglev;
+pub(crate) use peak_ewma::PeakEwma;
+pub(crate) use pinned::{Overridable, pinned};
+pub(crate) use policy::Policy;
+pub(crate) use random::Random;
+pub(crate) use reports::{LoadReports, Reported};
+pub(crate) use ring_hash::{Key, RingHash};
+pub(crate) use rotation::{Balancing, Localities, Rotation, keep_current};
+pub(crate) use slow_start::SlowStart;
+pub(crate) use subsets::{Criteria, Fallback, Labels, Selector, SubsetSettings};
+pub(crate) use turns::Turns;
+pub(crate) use zones::{LocalZones, ZoneAware};
 
-pub(crate) use ewma::PeakEwma;
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::cluster::{
-    Cluster,
-    endpoint::{Endpoint, EndpointSet, Host},
-};
+use crate::cluster::{Cluster, endpoint::Endpoint};
 
-/// How endpoints are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The better of two at random, by latency and load (Envoy: `LEAST_REQUEST`).
-    PeakEwma,
-    /// At random.
-    Random,
+/// What one request brings to the choice.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask<'a> {
+    /// What affinity goes by; without one, policies that hash draw at random.
+    pub(crate) hash: Option<u64>,
+    /// The endpoints that this request was already sent to.
+    pub(crate) tried: &'a [u64],
+    /// The subset of endpoints that it asks for.
+    pub(crate) criteria: Option<&'a Criteria>,
 }
 
-/// A worker's small random numbers: xorshift, since neither secrecy nor perfection is asked for.
-#[derive(Debug)]
-pub(crate) struct Random(Cell<u64>);
+/// What a worker brings to the choice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chooser<'a> {
+    pub(crate) turns: &'a Turns,
+    pub(crate) random: &'a Random,
+    /// Its number.
+    pub(crate) worker: usize,
+}
 
-/// The longest weighted schedule; finer weights are rounded.
-const MAX_SCHEDULE: u64 = 1024;
-
-/// Picks an endpoint that is not in `tried`, if there is one, else any.
+/// Picks an endpoint, one that the request was not sent to if there is one.
 ///
-/// `turn` is the worker's round-robin position in this cluster. Endpoints that our own checks or the outlier detection
-/// found unfit are passed over, unless so many are that the finding itself is in doubt (Envoy's panic mode).
-pub(crate) fn pick(
-    cluster: &Cluster,
-    set: &EndpointSet,
-    turn: &Cell<usize>,
-    random: &Random,
-    tried: &[u64],
-) -> Option<Arc<Endpoint>> {
-    let hosts = &set.eligible;
-    if hosts.len() <= 1 {
-        let only = &hosts.first()?.endpoint;
-        let usable = cluster.is_fit(only) || cluster.panic_threshold > 0.0;
-        return usable.then(|| Arc::clone(only));
-    }
-    let usable = |host: &Host| cluster.is_fit(&host.endpoint) && !tried.contains(&host.endpoint.id);
-    // The usual case: the first choice is good. Everything below is for bad days.
-    let first = choose(cluster.policy, set, turn, random);
-    if usable(&hosts[first]) {
-        return Some(Arc::clone(&hosts[first].endpoint));
-    }
-    let fit = hosts.iter().filter(|host| cluster.is_fit(&host.endpoint)).count();
-    let panic = (fit as f64) * 100.0 < cluster.panic_threshold * hosts.len() as f64;
-    let acceptable = |host: &Host| if panic { !tried.contains(&host.endpoint.id) } else { usable(host) };
-    if acceptable(&hosts[first]) {
-        return Some(Arc::clone(&hosts[first].endpoint));
-    }
-    for _ in 0..hosts.len().min(8) {
-        let index = choose(cluster.policy, set, turn, random);
-        if acceptable(&hosts[index]) {
-            return Some(Arc::clone(&hosts[index].endpoint));
-        }
-    }
-    let start = random.below(hosts.len());
-    let in_turn = || (0..hosts.len()).map(|offset| &hosts[(start + offset) % hosts.len()]);
-    in_turn()
-        .find(|host| acceptable(host))
-        .or_else(|| in_turn().find(|host| panic || cluster.is_fit(&host.endpoint)))
-        .map(|host| Arc::clone(&host.endpoint))
-}
-
-/// A smooth weighted order of the indexes of `weights`; empty when all are equal.
-pub(crate) fn schedule(weights: &[u32]) -> Vec<u32> {
-    if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-        return Vec::new();
-    }
-    let divisor = weights.iter().fold(0, |divisor, weight| gcd(divisor, *weight)).max(1);
-    let total: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
-    // Rounding down only when the exact order would be too long; a weight never vanishes.
-    let scale = (total as f64 / MAX_SCHEDULE as f64).max(1.0);
-    let weights: Vec<i64> =
-        weights.iter().map(|weight| ((f64::from(weight / divisor) / scale) as i64).max(1)).collect();
-    let total: i64 = weights.iter().sum();
-    let mut current = vec![0i64; weights.len()];
-    let mut order = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
-    for _ in 0..total {
-        let mut best = 0;
-        for index in 0..weights.len() {
-            current[index] += weights[index];
-            if current[index] > current[best] {
-                best = index;
-            }
-        }
-        current[best] -= total;
-        order.push(best as u32);
-    }
-    order
-}
-
-fn choose(policy: Policy, set: &EndpointSet, turn: &Cell<usize>, random: &Random) -> usize {
-    let count = set.eligible.len();
-    let weighted = |position: usize| {
-        if set.schedule.is_empty() {
-            position % count
-        } else {
-            set.schedule[position % set.schedule.len()] as usize
-        }
-    };
-    match policy {
-        Policy::RoundRobin => {
-            let position = turn.get();
-            turn.set(position.wrapping_add(1));
-            weighted(position)
-        }
-        Policy::Random => weighted(random.below(count.max(set.schedule.len()))),
-        Policy::PeakEwma => {
-            let first = random.below(count);
-            let second = (first + 1 + random.below(count - 1)) % count;
-            let cost = |index: usize| {
-                let host = &set.eligible[index];
-                let active = host.endpoint.stats.rq_active.load(std::sync::atomic::Ordering::Relaxed);
-                host.endpoint.ewma.cost(active) / f64::from(host.weight)
-            };
-            if cost(second) < cost(first) { second } else { first }
-        }
-    }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-// === impl Random ===
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(Cell::new(seed | 1))
-    }
-
-    pub(crate) fn next(&self) -> u64 {
-        let mut x = self.0.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.0.set(x);
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// Uniform enough in `0..bound`; `bound` is at least 1.
-    pub(crate) fn below(&self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
+/// Endpoints that our own checks or the outlier detection found unfit are passed over, unless so many are that the
+/// finding itself is in doubt (Envoy's panic mode). `None` if nobody takes part.
+pub(crate) fn pick(cluster: &Cluster, chooser: Chooser<'_>, ask: &Ask<'_>) -> Option<Arc<Endpoint>> {
+    let active = cluster.breaker.requests.load(Ordering::Relaxed)
+        + cluster.breaker_high.requests.load(Ordering::Relaxed);
+    cluster.rotation.load().pick(chooser, ask, active, cluster.stats.at(chooser.worker))
 }
 
 #[cfg(test)]

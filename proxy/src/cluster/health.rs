@@ -1,50 +1,38 @@
-//! Active health checks.
+//! Active health checks. They go the way of the cluster's other connections, TLS and PROXY protocol included: an endpoint
+//! is as fit as its handshake. Each endpoint is asked at its own pace, so that thousands are not asked at once.
+
+pub(crate) mod events;
+mod grpc;
+pub(crate) mod probe;
+pub(crate) mod schedule;
 
 use std::{
     collections::HashMap,
-    io,
-    ops::Range,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::Notify, task::JoinHandle};
 
+use self::{
+    events::{EventLog, Failure, Noted},
+    probe::{Probe, Verdict},
+    schedule::Schedule,
+};
 use super::{Cluster, endpoint::Endpoint};
-use crate::http::h1::parse;
+use crate::{proxy_protocol, tls::ClientTls};
 
 /// One configured check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct HealthCheck {
     pub(crate) timeout: Duration,
-    pub(crate) interval: Duration,
+    pub(crate) schedule: Schedule,
     /// Failures in a row that make an endpoint unfit.
     pub(crate) unhealthy_threshold: u32,
     /// Successes in a row that make it fit again.
     pub(crate) healthy_threshold: u32,
     pub(crate) probe: Probe,
-}
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Probe {
-    Http {
-        method: &'static str,
-        path: String,
-        /// Empty for the cluster's name.
-        host: String,
-        /// Empty for 200 only.
-        statuses: Vec<Range<u16>>,
-    },
-    Tcp {
-        send: Vec<u8>,
-        /// To be found in the answer, in this order.
-        receive: Vec<Vec<u8>>,
-    },
+    pub(crate) log: EventLog,
 }
 
 /// Results in a row.
@@ -56,122 +44,124 @@ struct Streak {
     seen: bool,
 }
 
-/// Largest answer that is looked at.
-const MAX_ANSWER: usize = 16 * 1024;
+/// How the endpoints of a cluster are reached, apart from the cluster, which must not outlive its configuration.
+struct Way {
+    cluster: Arc<str>,
+    proxy_protocol: Option<proxy_protocol::Version>,
+    tls: Option<Arc<ClientTls>>,
+}
+
+/// The checks of one endpoint; they end when this is dropped.
+struct Watch(JoinHandle<()>);
+
+/// How often the endpoint set is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Checks all endpoints of a cluster again and again, until the cluster is gone.
 pub(crate) async fn run(cluster: Weak<Cluster>, check: HealthCheck) {
-    let mut streaks: HashMap<u64, Streak> = HashMap::new();
-    let mut interval = tokio::time::interval(check.interval);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let check = Arc::new(check);
+    let changed = Arc::new(Notify::new());
+    let mut watches: HashMap<u64, Watch> = HashMap::new();
     loop {
-        interval.tick().await;
         let Some(strong) = cluster.upgrade() else { return };
         let set = strong.endpoints.load_full();
-        streaks.retain(|id, _| set.hosts.iter().any(|host| host.endpoint.id == *id));
-        let mut probes = JoinSet::new();
+        watches.retain(|_, watch| !watch.0.is_finished());
+        let mut present = HashMap::with_capacity(set.hosts.len());
         for host in &set.hosts {
-            let (endpoint, check, name) =
-                (Arc::clone(&host.endpoint), check.clone(), Arc::clone(&strong.name));
-            probes.spawn(async move {
-                let passed = probe(&endpoint, &check, &name).await;
-                (endpoint, passed)
+            let endpoint = &host.endpoint;
+            let watch = watches.remove(&endpoint.id).unwrap_or_else(|| {
+                let way = Way {
+                    cluster: Arc::clone(&strong.name),
+                    proxy_protocol: strong.proxy_protocol,
+                    tls: strong.tls.clone(),
+                };
+                let watched = watch(Arc::clone(endpoint), Arc::clone(&check), way, Arc::clone(&changed));
+                Watch(tokio::spawn(watched))
             });
+            present.insert(endpoint.id, watch);
         }
+        // Those of endpoints that left end here.
+        watches = present;
+        let arrivals = Arc::clone(&strong.arrivals);
         drop(strong);
-        while let Some(result) = probes.join_next().await {
-            let Ok((endpoint, passed)) = result else { continue };
-            let failing =
-                streaks.entry(endpoint.id).or_default().record(passed, &check, endpoint.is_failing_checks());
-            if failing != endpoint.is_failing_checks() {
-                tracing::info!(endpoint = %endpoint.address, healthy = !failing, "health check result changed");
-                endpoint.set_failing_checks(failing);
-            }
+        // However many change at once, the rotation is made once.
+        let results = tokio::select! {
+            () = changed.notified() => true,
+            () = arrivals.notified() => false,
+            () = tokio::time::sleep(LOOK.min(check.schedule.interval)) => false,
+        };
+        if results && let Some(strong) = cluster.upgrade() {
+            strong.let_go();
+            strong.refresh();
+            strong.changed.notify_one();
         }
     }
 }
 
-async fn probe(endpoint: &Endpoint, check: &HealthCheck, cluster: &str) -> bool {
+/// Checks one endpoint for ever.
+async fn watch(endpoint: Arc<Endpoint>, check: Arc<HealthCheck>, way: Way, changed: Arc<Notify>) {
+    let mut streak = Streak::default();
+    tokio::time::sleep(check.schedule.initial_jitter.mul_f64(rand::random())).await;
+    loop {
+        let (verdict, failure) = probe(&endpoint, &check, &way).await;
+        let (before, first) = (endpoint.is_failing_checks(), !streak.seen);
+        let failing = streak.record(verdict, &check, before);
+        check.log.note(&way.cluster, &endpoint, &check.probe, Noted { failure, before, failing, first });
+        // Whether it is known at all counts as well.
+        if failing != before || endpoint.awaits_first_check() {
+            tracing::info!(cluster = %way.cluster, endpoint = %endpoint.address, healthy = !failing, "health check result changed");
+            endpoint.set_failing_checks(failing);
+            changed.notify_one();
+        }
+        tokio::time::sleep(check.schedule.pause(failing, before, rand::random())).await;
+    }
+}
+
+async fn probe(endpoint: &Endpoint, check: &HealthCheck, way: &Way) -> (Verdict, Option<Failure>) {
     let result = tokio::time::timeout(check.timeout, async {
         let mut stream = TcpStream::connect(endpoint.address).await?;
-        match &check.probe {
-            Probe::Http { method, path, host, statuses } => {
-                let host = if host.is_empty() { cluster } else { host };
-                let request = format!(
-                    "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: weft/hc\r\nconnection: close\r\n\r\n"
-                );
-                stream.write_all(request.as_bytes()).await?;
-                let status = read_status(&mut stream).await?;
-                let expected = if statuses.is_empty() {
-                    status == 200
-                } else {
-                    statuses.iter().any(|range| range.contains(&status))
-                };
-                Ok::<_, io::Error>(expected)
-            }
-            Probe::Tcp { send, receive } => {
-                stream.write_all(send).await?;
-                expect(&mut stream, receive).await
+        if let Some(version) = way.proxy_protocol {
+            stream.write_all(&proxy_protocol::write::header(version, None)).await?;
+        }
+        match &way.tls {
+            None => check.probe.ask(stream, &way.cluster).await,
+            Some(tls) => {
+                let stream = tls.connect_aside(stream, endpoint.address, check.probe.spoken()).await?;
+                check.probe.ask(stream, &way.cluster).await
             }
         }
     });
-    matches!(result.await, Ok(Ok(true)))
-}
-
-async fn read_status(stream: &mut TcpStream) -> io::Result<u16> {
-    let mut answer = Vec::new();
-    let mut scan = crate::http::h1::scan::HeadScan::default();
-    loop {
-        let end = scan.find(&answer).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        if let Some(end) = end {
-            let mut head = crate::http::head::Head::default();
-            return parse::response(&answer[..end], &mut head, parse::MAX_FIELDS)
-                .map(|()| head.status)
-                .map_err(|_| io::ErrorKind::InvalidData.into());
-        }
-        read_more(stream, &mut answer).await?;
+    match result.await {
+        Ok(Ok(Verdict::Well)) => (Verdict::Well, None),
+        Ok(Ok(verdict)) => (verdict, Some(Failure::Active)),
+        Ok(Err(_)) => (Verdict::Failed, Some(Failure::Network)),
+        Err(_) => (Verdict::Failed, Some(Failure::NetworkTimeout)),
     }
 }
 
-async fn expect(stream: &mut TcpStream, receive: &[Vec<u8>]) -> io::Result<bool> {
-    let mut answer = Vec::new();
-    loop {
-        let mut rest: &[u8] = &answer;
-        let found = receive.iter().all(|wanted| match memchr::memmem::find(rest, wanted) {
-            Some(at) => {
-                rest = &rest[at + wanted.len()..];
-                true
-            }
-            None => false,
-        });
-        if found {
-            return Ok(true);
-        }
-        read_more(stream, &mut answer).await?;
-    }
-}
+// === impl Watch ===
 
-async fn read_more(stream: &mut TcpStream, answer: &mut Vec<u8>) -> io::Result<()> {
-    if answer.len() >= MAX_ANSWER || stream.read_buf(answer).await? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-    Ok(())
 }
 
 // === impl Streak ===
 
 impl Streak {
     /// Adds a result; whether the endpoint is now failing.
-    fn record(&mut self, passed: bool, check: &HealthCheck, failing: bool) -> bool {
+    fn record(&mut self, verdict: Verdict, check: &HealthCheck, failing: bool) -> bool {
         let first = !std::mem::replace(&mut self.seen, true);
-        if passed {
+        if verdict == Verdict::Well {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
             failing && !first && self.successes < check.healthy_threshold
         } else {
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            failing || first || self.failures >= check.unhealthy_threshold
+            let enough = self.failures >= check.unhealthy_threshold || verdict == Verdict::Unwell;
+            failing || first || enough
         }
     }
 }
@@ -184,16 +174,28 @@ mod tests {
     fn the_first_result_counts_at_once_and_later_ones_by_threshold() {
         let check = HealthCheck {
             timeout: Duration::from_secs(1),
-            interval: Duration::from_secs(1),
+            schedule: Schedule {
+                interval: Duration::from_secs(1),
+                unhealthy: Duration::from_secs(1),
+                unhealthy_edge: Duration::from_secs(1),
+                healthy_edge: Duration::from_secs(1),
+                initial_jitter: Duration::ZERO,
+                jitter: Duration::ZERO,
+                jitter_percent: 0,
+            },
             unhealthy_threshold: 2,
             healthy_threshold: 2,
             probe: Probe::Tcp { send: Vec::new(), receive: Vec::new() },
+            log: EventLog::default(),
         };
         let mut streak = Streak::default();
-        assert!(streak.record(false, &check, false));
-        assert!(streak.record(true, &check, true));
-        assert!(!streak.record(true, &check, true));
-        assert!(!streak.record(false, &check, false));
-        assert!(streak.record(false, &check, false));
+        assert!(streak.record(Verdict::Failed, &check, false));
+        assert!(streak.record(Verdict::Well, &check, true));
+        assert!(!streak.record(Verdict::Well, &check, true));
+        assert!(!streak.record(Verdict::Failed, &check, false));
+        assert!(streak.record(Verdict::Failed, &check, false));
+        // What the endpoint says of itself is believed at once.
+        let mut streak = Streak { seen: true, ..Streak::default() };
+        assert!(streak.record(Verdict::Unwell, &check, false));
     }
 }

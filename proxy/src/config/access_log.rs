@@ -19,7 +19,7 @@ use weft_xds::{
     },
 };
 
-use super::{ConfigError, Path, state::Names, unsupported, value};
+use super::{ConfigError, Path, access_log_filter, names::Names, unsupported, value};
 use crate::access_log::{
     AccessLog,
     format::{self, Format},
@@ -35,7 +35,10 @@ pub(super) fn compile(
 }
 
 fn one(path: &Path, message: &ProtoLog, names: &mut Names) -> Result<Arc<AccessLog>, ConfigError> {
-    unsupported!(path, message; filter);
+    let filter = match &message.filter {
+        None => None,
+        Some(filter) => Some(access_log_filter::compile(&path.field("filter"), filter)?),
+    };
     let path = path.field("typed_config");
     let Some(ConfigType::TypedConfig(config)) = &message.config_type else { return Err(path.missing()) };
     let (target, format) = match any::type_name(&config.type_url) {
@@ -87,12 +90,13 @@ fn one(path: &Path, message: &ProtoLog, names: &mut Names) -> Result<Arc<AccessL
     let output = names
         .log_output(&target)
         .map_err(|error| path.field("path").error(format!("cannot open {target:?}: {error}")))?;
-    Ok(Arc::new(AccessLog { format, output }))
+    Ok(Arc::new(AccessLog { filter, format, output }))
 }
 
 fn substitution(path: &Path, message: &SubstitutionFormatString) -> Result<Format, ConfigError> {
-    unsupported!(path, message; omit_empty_values, content_type, formatters, json_format_options);
-    match &message.format {
+    // The content type is about local replies only, and the keys of JSON are sorted whatever the options say, as in Envoy.
+    unsupported!(path, message; formatters);
+    let format = match &message.format {
         #[expect(deprecated, reason = "the usual way to write it still")]
         Some(ProtoFormat::TextFormat(text)) => {
             Format::text(text).map_err(|reason| path.field("text_format").error(reason))
@@ -104,7 +108,8 @@ fn substitution(path: &Path, message: &SubstitutionFormatString) -> Result<Forma
         }
         Some(ProtoFormat::JsonFormat(fields)) => json_format(&path.field("json_format"), fields),
         None => Err(path.field("text_format_source").missing()),
-    }
+    }?;
+    Ok(format.omit_empty(message.omit_empty_values))
 }
 
 fn json_format(path: &Path, fields: &weft_xds::pb::google::protobuf::Struct) -> Result<Format, ConfigError> {

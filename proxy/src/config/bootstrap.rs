@@ -1,22 +1,37 @@
 //! Reading the bootstrap: everything that is fixed when the process starts.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use weft_xds::{
     client::{Protocol, ServerAddress},
-    pb::envoy::config::{
-        bootstrap::v3::Bootstrap,
-        cluster::v3::Cluster,
-        core::v3::{
-            ApiConfigSource, ConfigSource, Node, api_config_source::ApiType,
-            config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier,
+    pb::envoy::{
+        config::{
+            bootstrap::v3::Bootstrap,
+            cluster::v3::Cluster,
+            core::v3::{
+                ApiConfigSource, ConfigSource, Node, api_config_source::ApiType,
+                grpc_service::TargetSpecifier,
+            },
+            listener::v3::Listener,
+            overload::v3::OverloadManager,
         },
-        listener::v3::Listener,
+        extensions::transport_sockets::tls::v3::Secret,
     },
 };
 
-use super::{ConfigError, Path, access_log, endpoint, listener, state::Names, unsupported, value};
-use crate::worker::Shared;
+use super::{
+    ConfigError, Path, access_log, endpoint, listener,
+    names::Names,
+    overload::{self, Protection},
+    runtime,
+    source::{Patience, Source},
+    unsupported, value,
+};
+use crate::{
+    cluster::{endpoint::Zone, local::LocalCluster},
+    listener::limit::Gates,
+    worker::Shared,
+};
 
 /// A bootstrap that was checked, with its static resources as they were written.
 #[derive(Debug, Clone, Default)]
@@ -25,37 +40,61 @@ pub(crate) struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) ads: Option<(ServerAddress, Protocol)>,
-    pub(crate) load_reports: Option<ServerAddress>,
-    /// Whether listeners and clusters come from the server.
-    pub(crate) listeners_over_ads: bool,
-    pub(crate) clusters_over_ads: bool,
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) ads: Option<(ServerRef, Protocol)>,
+    pub(crate) load_reports: Option<ServerRef>,
+    /// As it was written; `None` stands for our own protection.
+    pub(crate) overload: Option<OverloadManager>,
+    /// Where listeners and clusters come from beside the bootstrap.
+    pub(crate) listeners_from: Option<Source>,
+    pub(crate) clusters_from: Option<Source>,
+    /// How long those are waited for before traffic is welcome without.
+    pub(crate) listeners_patience: Patience,
+    pub(crate) clusters_patience: Patience,
+    pub(crate) gates: Gates,
+    /// The cluster of proxies like this one.
+    pub(crate) local_cluster: String,
+}
+
+/// A gRPC server that is asked for configuration, or told the load.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerRef {
+    pub(crate) address: ServerAddress,
+    /// Whose TLS is spoken with it.
+    pub(crate) cluster: Option<String>,
 }
 
 /// Checks everything but the static resources themselves.
 pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
     let path = Path::default();
-    unsupported!(path, message; hds_config, flags_path, stats_sinks, overload_manager, fatal_actions,
+    unsupported!(path, message; hds_config, flags_path, stats_sinks, fatal_actions,
         config_sources, default_config_source, certificate_provider_instances, inline_headers,
         default_regex_engine, xds_delegate_extension, xds_config_tracker_extension, listener_manager,
-        typed_dns_resolver_config, header_prefix, default_socket_interface, bootstrap_extensions);
+        typed_dns_resolver_config, header_prefix, default_socket_interface, bootstrap_extensions,
+        node_context_params, stats_config, stats_server_version_override,
+        perf_tracing_file_path, application_log_config, enable_worker_cpu_affinity);
     #[expect(deprecated, reason = "checked only to be refused")]
     {
         unsupported!(path, message; tracing, use_tcp_for_dns_lookups, dns_resolution_config);
     }
     let statics = message.static_resources.unwrap_or_default();
-    unsupported!(path.field("static_resources"), statics; secrets);
     let mut settings = Settings {
         node: message.node.unwrap_or_default(),
         clusters: statics.clusters,
         listeners: statics.listeners,
+        secrets: statics.secrets,
+        overload: message.overload_manager,
         ..Settings::default()
     };
     if let Some(admin) = &message.admin {
         let path = path.field("admin");
         unsupported!(path, admin; profile_path, socket_options, allow_paths);
+        #[expect(deprecated, reason = "checked only to be refused")]
+        {
+            unsupported!(path, admin; access_log_path);
+        }
         if !admin.access_log.is_empty() {
-            let mut scratch = Names::new(Default::default());
+            let mut scratch = Names::new(Default::default(), Default::default());
             access_log::compile(&path, &admin.access_log, &mut scratch)?;
             tracing::warn!("the admin access log is not written");
         }
@@ -64,11 +103,22 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
             None => None,
         };
     }
+    if let Some(runtime) = &message.layered_runtime {
+        settings.gates = runtime::gates(&path.field("layered_runtime"), runtime)?;
+    }
     if let Some(dynamic) = &message.dynamic_resources {
         let path = path.field("dynamic_resources");
         unsupported!(path, dynamic; lds_resources_locator, cds_resources_locator);
-        settings.listeners_over_ads = over_ads(&path.field("lds_config"), dynamic.lds_config.as_ref())?;
-        settings.clusters_over_ads = over_ads(&path.field("cds_config"), dynamic.cds_config.as_ref())?;
+        let source = |field: &str, message: &Option<ConfigSource>| {
+            message.as_ref().map(|message| Source::read(&path.field(field), Some(message))).transpose()
+        };
+        settings.listeners_from = source("lds_config", &dynamic.lds_config)?;
+        settings.clusters_from = source("cds_config", &dynamic.cds_config)?;
+        let patience = |field: &str, message: &Option<ConfigSource>| {
+            Patience::read(&path.field(field), message.as_ref())
+        };
+        settings.listeners_patience = patience("lds_config", &dynamic.lds_config)?;
+        settings.clusters_patience = patience("cds_config", &dynamic.cds_config)?;
         if let Some(ads) = &dynamic.ads_config {
             let path = path.field("ads_config");
             let protocol = match ApiType::try_from(ads.api_type) {
@@ -79,12 +129,14 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
             settings.ads = Some((server(&path, ads, &settings.clusters)?, protocol));
         }
     }
-    if (settings.listeners_over_ads || settings.clusters_over_ads) && settings.ads.is_none() {
+    let over_ads = |from: &Option<Source>| *from == Some(Source::Ads);
+    if (over_ads(&settings.listeners_from) || over_ads(&settings.clusters_from)) && settings.ads.is_none() {
         return Err(path.field("dynamic_resources.ads_config").missing());
     }
     if let Some(manager) = &message.cluster_manager {
         let path = path.field("cluster_manager");
-        unsupported!(path, manager; local_cluster_name, outlier_detection, upstream_bind_config);
+        unsupported!(path, manager; outlier_detection, upstream_bind_config);
+        settings.local_cluster.clone_from(&manager.local_cluster_name);
         if let Some(source) = &manager.load_stats_config {
             settings.load_reports =
                 Some(server(&path.field("load_stats_config"), source, &settings.clusters)?);
@@ -93,12 +145,28 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
     Ok(settings)
 }
 
+/// What the bootstrap says of proxies like this one.
+pub(crate) fn local_cluster(settings: &Settings) -> Option<Arc<LocalCluster>> {
+    let zone = settings.node.locality.as_ref().map_or_else(Zone::default, |locality| Zone {
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+        sub_zone: locality.sub_zone.clone(),
+    });
+    let name = Some(&settings.local_cluster).filter(|name| !name.is_empty())?;
+    Some(Arc::new(LocalCluster::new(name.clone(), zone)))
+}
+
 /// Compiles the static resources and throws the result away: what `--mode validate` does. Nothing is opened or bound.
 pub(crate) fn validate(settings: &Settings, shared: &Shared) -> Result<(), ConfigError> {
-    let mut names = Names::new(Default::default());
+    protection(settings)?;
+    let mut names = Names::new(Default::default(), Arc::clone(&shared.registry.named));
     let path = Path::root("static_resources");
+    for (index, secret) in settings.secrets.iter().enumerate() {
+        names.secrets.set_static(&path.item("secrets", index), secret.clone())?;
+    }
     for (index, message) in settings.clusters.iter().enumerate() {
-        super::cluster::compile(&path.item("clusters", index), message, shared, None)?;
+        let path = path.item("clusters", index);
+        super::cluster::compile(&path, message, shared, &mut names, None)?;
     }
     for (index, message) in settings.listeners.iter().enumerate() {
         listener::compile(&path.item("listeners", index), message, shared, &mut names)?;
@@ -106,9 +174,17 @@ pub(crate) fn validate(settings: &Settings, shared: &Shared) -> Result<(), Confi
     known_clusters(settings, &names)
 }
 
+/// What watches over the process's resources.
+pub(crate) fn protection(settings: &Settings) -> Result<Protection, ConfigError> {
+    match &settings.overload {
+        Some(message) => overload::compile(&Path::root("overload_manager"), message),
+        None => Ok(overload::default()),
+    }
+}
+
 /// As Envoy: a route in the file to a cluster that neither the file has nor a server could give is a mistake.
 fn known_clusters(settings: &Settings, names: &Names) -> Result<(), ConfigError> {
-    if settings.clusters_over_ads {
+    if settings.clusters_from.is_some() {
         return Ok(());
     }
     for name in names.cluster_names() {
@@ -121,16 +197,8 @@ fn known_clusters(settings: &Settings, names: &Names) -> Result<(), ConfigError>
     Ok(())
 }
 
-fn over_ads(path: &Path, source: Option<&ConfigSource>) -> Result<bool, ConfigError> {
-    match source.map(|source| &source.config_source_specifier) {
-        None => Ok(false),
-        Some(Some(ConfigSourceSpecifier::Ads(_))) => Ok(true),
-        Some(_) => Err(path.error("only ads is supported")),
-    }
-}
-
 /// Where the server of a gRPC configuration source listens.
-fn server(path: &Path, source: &ApiConfigSource, clusters: &[Cluster]) -> Result<ServerAddress, ConfigError> {
+fn server(path: &Path, source: &ApiConfigSource, clusters: &[Cluster]) -> Result<ServerRef, ConfigError> {
     unsupported!(path, source; cluster_names, config_validators);
     let [service] = source.grpc_services.as_slice() else {
         return Err(path.field("grpc_services").error("exactly one is supported"));
@@ -147,19 +215,21 @@ fn server(path: &Path, source: &ApiConfigSource, clusters: &[Cluster]) -> Result
                 .ok_or_else(|| named.error(format!("there is no static cluster {:?}", grpc.cluster_name)))?;
             let assignment = cluster.load_assignment.as_ref();
             let hosts = match assignment {
-                Some(assignment) => endpoint::named(&named.field("load_assignment"), assignment)?,
+                Some(assignment) => endpoint::named(&named.field("load_assignment"), assignment)?.hosts,
                 None => Vec::new(),
             };
             let host = hosts.into_iter().next().ok_or_else(|| named.error("the cluster has no endpoint"))?;
-            Ok(ServerAddress::Tcp { host: host.host, port: host.port })
+            let address = ServerAddress::Tcp { host: host.host, port: host.port };
+            Ok(ServerRef { address, cluster: Some(cluster.name.clone()) })
         }
         Some(TargetSpecifier::GoogleGrpc(grpc)) => {
             let path = path.field("google_grpc");
             unsupported!(path, grpc; channel_credentials, channel_credentials_plugin, call_credentials,
                 call_credentials_plugin, credentials_factory_name, config, channel_args);
-            grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
+            let address = grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
                 path.field("target_uri").error(error.to_string())
-            })
+            })?;
+            Ok(ServerRef { address, cluster: None })
         }
         None => Err(path.field("envoy_grpc").missing()),
     }

@@ -1,7 +1,10 @@
 //! Compiling clusters.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,10 +14,10 @@ use weft_xds::{
     pb::envoy::{
         config::{
             cluster::v3::{
-                Cluster as ProtoCluster, OutlierDetection,
-                cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, LbPolicy},
+                Cluster as ProtoCluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig},
             },
-            core::v3::{Http2ProtocolOptions, HttpProtocolOptions as CommonOptions},
+            core::v3::{HttpProtocolOptions as CommonOptions, RoutingPriority},
         },
         extensions::upstreams::http::v3::{
             HttpProtocolOptions,
@@ -23,16 +26,20 @@ use weft_xds::{
     },
 };
 
-use super::{ConfigError, Path, endpoint, health, unsupported, value};
+use super::{
+    ConfigError, Path, balance, breaker, dns_resolver, endpoint, health, http2, names::Names, outlier,
+    source::Source, unsupported, upstream_socket, value,
+};
 use crate::{
-    balance::Policy,
+    balance::Rotation,
     cluster::{
-        Cluster, Discovery, Http2Settings, Keepalive, UpstreamProtocol,
-        breaker::{Breaker, Limits},
+        Cluster, Discovery, Keepalive, UpstreamProtocol,
+        breaker::Breaker,
         dns::{DnsConfig, Family},
         endpoint::EndpointSet,
         outlier::Outlier,
     },
+    http::h2::Http2Settings,
     worker::Shared,
 };
 
@@ -56,54 +63,64 @@ pub(crate) fn compile(
     path: &Path,
     message: &ProtoCluster,
     shared: &Shared,
+    names: &mut Names,
     before: Option<&Cluster>,
 ) -> Result<Cluster, ConfigError> {
     if message.name.is_empty() {
         return Err(path.field("name").missing());
     }
-    unsupported!(path, message; transport_socket_matches, transport_socket_matcher, lb_subset_config,
-        upstream_bind_config, transport_socket, filters, load_balancing_policy, upstream_config, preconnect_policy,
-        connection_pool_per_downstream_connection, queuing_policies, typed_dns_resolver_config);
+    unsupported!(path, message; transport_socket_matches, transport_socket_matcher,
+        upstream_bind_config, filters, upstream_config, preconnect_policy,
+        connection_pool_per_downstream_connection, queuing_policies, close_connections_on_host_health_failure);
     #[expect(deprecated, reason = "checked only to be refused")]
     {
         unsupported!(path, message; upstream_http_protocol_options, dns_resolvers, use_tcp_for_dns_lookups,
-            dns_resolution_config, dns_jitter);
+            dns_jitter);
     }
+    let stat_name = if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name };
     let discovery = discovery(path, message)?;
     let protocol = protocol(path, message)?;
+    let socket_path = path.field("transport_socket");
+    let socket =
+        upstream_socket::compile(&socket_path, message.transport_socket.as_ref(), &mut names.secrets)?;
+    if socket.proxy_protocol.is_some() && protocol.protocol != UpstreamProtocol::Http1 {
+        // One connection would have to be between as many as have requests on it.
+        return Err(socket_path.error("the PROXY protocol is only supported with HTTP/1 and TCP upstreams"));
+    }
     let endpoints = match (&discovery, before.map(|before| (&before.discovery, before.endpoints.load()))) {
         (Discovery::Static, before) => {
-            let hosts = match &message.load_assignment {
-                Some(assignment) => endpoint::compile(&path.field("load_assignment"), assignment)?,
-                None => Vec::new(),
-            };
-            let before = before.map(|(_, set)| set);
-            EndpointSet::new(&hosts, before.as_deref().map_or(&EndpointSet::default(), |set| set))
+            let before = before.map_or_else(Default::default, |(_, set)| Arc::clone(&set));
+            match &message.load_assignment {
+                Some(assignment) => endpoint::compile(&path.field("load_assignment"), assignment, &before)?,
+                None => EndpointSet::new(&[], &before),
+            }
         }
         // Discovered endpoints outlive a change of the cluster's other settings.
-        (discovery, Some((previous, set))) if discovery == previous => EndpointSet {
-            hosts: set.hosts.clone(),
-            eligible: set.eligible.clone(),
-            schedule: set.schedule.clone(),
-            known: set.known,
-        },
+        (discovery, Some((previous, set))) if discovery == previous => EndpointSet::clone(&set),
         _ => EndpointSet::default(),
     };
-    let panic_threshold = match &message.common_lb_config {
-        None => 50.0,
-        Some(config) => {
-            let path = path.field("common_lb_config");
-            unsupported!(path, config; consistent_hashing_lb_config, override_host_status,
-                ignore_new_hosts_until_first_hc);
-            config.healthy_panic_threshold.as_ref().map_or(50.0, |percent| percent.value)
-        }
-    };
+    let balancing = balance::compile(path, message)?;
+    let rotation = Rotation::new(&balancing, &endpoints, None);
     let keepalive =
         message.upstream_connection_options.as_ref().and_then(|options| options.tcp_keepalive.as_ref());
     let seconds = |value: Option<&weft_xds::pb::google::protobuf::UInt32Value>| {
         value.map(|value| Duration::from_secs(u64::from(value.value)))
     };
-    Ok(Cluster {
+    let limits = |priority| {
+        breaker::limits(&path.field("circuit_breakers"), message.circuit_breakers.as_ref(), priority)
+    };
+    let health_checks = message
+        .health_checks
+        .iter()
+        .enumerate()
+        .map(|(index, check)| health::compile(&path.item("health_checks", index), check, names))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Where discovery is a list that may be wrong for a moment, an endpoint that answers is believed more than it.
+    let keeps_healthy = !health_checks.is_empty()
+        && !message.ignore_health_on_host_removal
+        && matches!(&discovery, Discovery::Eds { .. } | Discovery::Dns(DnsConfig { logical: false, .. }));
+    let known = before.map(|before| before.endpoints.load_full()).unwrap_or_default();
+    let compiled = Cluster {
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         name: message.name.as_str().into(),
         discovery,
@@ -115,8 +132,7 @@ pub(crate) fn compile(
         .unwrap_or(Duration::from_secs(5)),
         protocol: protocol.protocol,
         http2: protocol.http2,
-        policy: policy(path, message)?,
-        panic_threshold,
+        balancing,
         idle_timeout: protocol.idle_timeout,
         max_requests_per_connection: protocol.max_requests,
         keepalive: keepalive.map(|keepalive| Keepalive {
@@ -124,25 +140,30 @@ pub(crate) fn compile(
             interval: seconds(keepalive.keepalive_interval.as_ref()),
             probes: keepalive.keepalive_probes.as_ref().map(|probes| probes.value),
         }),
-        breaker: Breaker::new(limits(path, message)?),
+        tls: socket.tls,
+        proxy_protocol: socket.proxy_protocol,
+        breaker: Breaker::new(limits(RoutingPriority::Default)?),
+        breaker_high: Breaker::new(limits(RoutingPriority::High)?),
         outlier: message
             .outlier_detection
             .as_ref()
-            .map(|config| outlier(&path.field("outlier_detection"), config))
-            .transpose()?,
-        health_checks: message
-            .health_checks
-            .iter()
-            .enumerate()
-            .map(|(index, check)| health::compile(&path.item("health_checks", index), check))
-            .collect::<Result<_, _>>()?,
+            .map(|config| outlier::compile(&path.field("outlier_detection"), config))
+            .transpose()?
+            .map(|settings| Outlier::new(settings, shared.registry.outlier(stat_name))),
+        health_checks,
         endpoints: ArcSwap::from_pointee(endpoints),
-        stats: shared.registry.cluster(if message.alt_stat_name.is_empty() {
-            &message.name
-        } else {
-            &message.alt_stat_name
-        }),
-    })
+        rotation: ArcSwap::from_pointee(rotation),
+        changed: Arc::default(),
+        arrivals: Arc::default(),
+        keeps_healthy,
+        changing: Default::default(),
+        refreshing: Default::default(),
+        stats: shared.registry.cluster(stat_name),
+        local: shared.local.clone(),
+        upkeep: Default::default(),
+    };
+    compiled.expect_checks(&compiled.endpoints.load(), &known);
+    Ok(compiled)
 }
 
 fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigError> {
@@ -157,8 +178,8 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
         let assignment =
             message.load_assignment.as_ref().ok_or_else(|| path.field("load_assignment").missing())?;
         let path_of = path.field("load_assignment");
-        let hosts = endpoint::named(&path_of, assignment)?;
-        if logical && hosts.len() != 1 {
+        let assignment = endpoint::named(&path_of, assignment)?;
+        if logical && assignment.hosts.len() != 1 {
             return Err(path_of.error("LOGICAL_DNS must have exactly one endpoint"));
         }
         #[expect(deprecated, reason = "there is no other way to say it but an extension of its own")]
@@ -173,7 +194,8 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
             Err(_) => return Err(path.field("dns_lookup_family").error("is not a known value")),
         };
         let refresh = refresh.filter(|refresh| !refresh.is_zero()).unwrap_or(Duration::from_secs(5));
-        Ok(Discovery::Dns(DnsConfig { hosts, logical, family, refresh, respect_ttl }))
+        let resolver = dns_resolver::compile(path, message)?;
+        Ok(Discovery::Dns(DnsConfig { assignment, logical, family, refresh, respect_ttl, resolver }))
     };
     match kind {
         DiscoveryType::Static => Ok(Discovery::Static),
@@ -181,7 +203,9 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
             let service =
                 message.eds_cluster_config.as_ref().map_or("", |config| config.service_name.as_str());
             let service_name = if service.is_empty() { message.name.clone() } else { service.to_owned() };
-            Ok(Discovery::Eds { service_name })
+            let source = message.eds_cluster_config.as_ref().and_then(|config| config.eds_config.as_ref());
+            let source = Source::read(&path.field("eds_cluster_config.eds_config"), source)?;
+            Ok(Discovery::Eds { service_name, source })
         }
         DiscoveryType::StrictDns => dns(false),
         DiscoveryType::LogicalDns => dns(true),
@@ -204,38 +228,10 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
     }
 }
 
-fn policy(path: &Path, message: &ProtoCluster) -> Result<Policy, ConfigError> {
-    match &message.lb_config {
-        Some(LbConfig::LeastRequestLbConfig(config)) => {
-            let path = path.field("least_request_lb_config");
-            unsupported!(path, config; active_request_bias, slow_start_config);
-            if config.choice_count.as_ref().is_some_and(|count| count.value != 2) {
-                return Err(path.field("choice_count").error("only 2 is supported"));
-            }
-        }
-        Some(LbConfig::RoundRobinLbConfig(config)) => {
-            let path = path.field("round_robin_lb_config");
-            unsupported!(path, config; slow_start_config);
-        }
-        Some(LbConfig::OriginalDstLbConfig(_)) | None => {}
-        Some(LbConfig::RingHashLbConfig(_)) => return Err(path.field("ring_hash_lb_config").unsupported()),
-        Some(LbConfig::MaglevLbConfig(_)) => return Err(path.field("maglev_lb_config").unsupported()),
-    }
-    match LbPolicy::try_from(message.lb_policy) {
-        Ok(LbPolicy::RoundRobin | LbPolicy::ClusterProvided) => Ok(Policy::RoundRobin),
-        Ok(LbPolicy::LeastRequest) => Ok(Policy::PeakEwma),
-        Ok(LbPolicy::Random) => Ok(Policy::Random),
-        Ok(policy) => {
-            Err(path.field("lb_policy").error(format!("{} is not supported", policy.as_str_name())))
-        }
-        Err(_) => Err(path.field("lb_policy").error("is not a known value")),
-    }
-}
-
 fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError> {
     let mut result = Protocol {
         protocol: UpstreamProtocol::Http1,
-        http2: Http2Settings::default(),
+        http2: Http2Settings::upstream(),
         idle_timeout: Some(POOL_IDLE),
         max_requests: None,
     };
@@ -243,7 +239,7 @@ fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError
     {
         if let Some(options) = &message.http2_protocol_options {
             result.protocol = UpstreamProtocol::Http2;
-            result.http2 = http2(&path.field("http2_protocol_options"), options)?;
+            result.http2 = http2::upstream(&path.field("http2_protocol_options"), options)?;
         }
         if let Some(options) = &message.http_protocol_options {
             http1(&path.field("http_protocol_options"), options)?;
@@ -286,7 +282,7 @@ fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError
                     http1(&path.field("http_protocol_options"), options)?;
                 }
                 if let Some(options) = &config.http2_protocol_options {
-                    result.http2 = http2(&path.field("http2_protocol_options"), options)?;
+                    result.http2 = http2::upstream(&path.field("http2_protocol_options"), options)?;
                 }
             }
             Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
@@ -299,7 +295,7 @@ fn protocol(path: &Path, message: &ProtoCluster) -> Result<Protocol, ConfigError
                     }
                     Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
                         result.protocol = UpstreamProtocol::Http2;
-                        result.http2 = http2(&path.field("http2_protocol_options"), options)?;
+                        result.http2 = http2::upstream(&path.field("http2_protocol_options"), options)?;
                     }
                     Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                         return Err(path.field("http3_protocol_options").unsupported());
@@ -318,98 +314,11 @@ pub(super) fn http1(
 ) -> Result<(), ConfigError> {
     unsupported!(path, options; default_host_for_http_10, header_key_format, allow_chunked_length,
         override_stream_error_on_invalid_http_message, send_fully_qualified_url, ignore_http_11_upgrade);
+    // RFC 9112 3.2.2: a server must accept the absolute form.
+    if options.allow_absolute_url.as_ref().is_some_and(|allow| !allow.value) {
+        return Err(path.field("allow_absolute_url").error("false is not supported"));
+    }
     Ok(())
-}
-
-/// Compiles HTTP/2 options.
-pub(super) fn http2(path: &Path, options: &Http2ProtocolOptions) -> Result<Http2Settings, ConfigError> {
-    unsupported!(path, options; allow_connect, allow_metadata, custom_settings_parameters);
-    let defaults = Http2Settings::default();
-    let keepalive = match &options.connection_keepalive {
-        None => None,
-        Some(keepalive) => {
-            let path = path.field("connection_keepalive");
-            unsupported!(path, keepalive; connection_idle_interval);
-            let interval = value::maybe_duration(&path.field("interval"), keepalive.interval.as_ref())?;
-            let timeout = value::maybe_duration(&path.field("timeout"), keepalive.timeout.as_ref())?;
-            interval.map(|interval| (interval, timeout.unwrap_or(Duration::from_secs(10))))
-        }
-    };
-    Ok(Http2Settings {
-        max_concurrent_streams: value::number(
-            options.max_concurrent_streams.as_ref(),
-            defaults.max_concurrent_streams,
-        ),
-        stream_window: value::number(options.initial_stream_window_size.as_ref(), defaults.stream_window),
-        connection_window: value::number(
-            options.initial_connection_window_size.as_ref(),
-            defaults.connection_window,
-        ),
-        keepalive,
-    })
-}
-
-fn limits(path: &Path, message: &ProtoCluster) -> Result<Limits, ConfigError> {
-    let mut limits = Limits::default();
-    let Some(breakers) = &message.circuit_breakers else { return Ok(limits) };
-    let path = path.field("circuit_breakers");
-    unsupported!(path, breakers; per_host_thresholds);
-    for (index, thresholds) in breakers.thresholds.iter().enumerate() {
-        let path = path.item("thresholds", index);
-        unsupported!(path, thresholds; retry_budget, max_connection_pools);
-        // Nothing here has the high priority (routes with it are refused), so its thresholds never apply.
-        if thresholds.priority != 0 {
-            continue;
-        }
-        let set = |limit: &mut u64, value: Option<&weft_xds::pb::google::protobuf::UInt32Value>| {
-            if let Some(value) = value {
-                *limit = u64::from(value.value);
-            }
-        };
-        set(&mut limits.connections, thresholds.max_connections.as_ref());
-        set(&mut limits.pending, thresholds.max_pending_requests.as_ref());
-        set(&mut limits.requests, thresholds.max_requests.as_ref());
-        set(&mut limits.retries, thresholds.max_retries.as_ref());
-    }
-    Ok(limits)
-}
-
-fn outlier(path: &Path, message: &OutlierDetection) -> Result<Outlier, ConfigError> {
-    unsupported!(path, message; split_external_local_origin_errors, consecutive_local_origin_failure,
-        enforcing_consecutive_local_origin_failure, enforcing_local_origin_success_rate,
-        enforcing_failure_percentage_local_origin, max_ejection_time_jitter, monitors, always_eject_one_host,
-        detect_degraded_hosts);
-    // Zero is "off", which is what we do; anything else would promise an ejection that never comes.
-    for (name, value) in [
-        ("enforcing_success_rate", &message.enforcing_success_rate),
-        ("enforcing_consecutive_gateway_failure", &message.enforcing_consecutive_gateway_failure),
-        ("enforcing_failure_percentage", &message.enforcing_failure_percentage),
-    ] {
-        if value.as_ref().is_some_and(|value| value.value != 0) {
-            return Err(path
-                .field(name)
-                .error("only consecutive_5xx is supported; set this to 0 or leave it out"));
-        }
-    }
-    let enforcing = value::number(message.enforcing_consecutive_5xx.as_ref(), 100);
-    if enforcing != 100 && enforcing != 0 {
-        return Err(path.field("enforcing_consecutive_5xx").error("only 0 and 100 are supported"));
-    }
-    let base = value::maybe_duration(&path.field("base_ejection_time"), message.base_ejection_time.as_ref())?
-        .unwrap_or(Duration::from_secs(30));
-    let max = value::maybe_duration(&path.field("max_ejection_time"), message.max_ejection_time.as_ref())?
-        .unwrap_or(Duration::from_secs(300));
-    Ok(Outlier {
-        consecutive_5xx: if enforcing == 0 {
-            u32::MAX
-        } else {
-            value::number(message.consecutive_5xx.as_ref(), 5).max(1)
-        },
-        base_ejection: base,
-        max_ejection: max.max(base),
-        max_percent: value::number(message.max_ejection_percent.as_ref(), 10),
-        deciding: false.into(),
-    })
 }
 
 // === impl Protocol ===

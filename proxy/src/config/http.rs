@@ -2,34 +2,38 @@
 
 use std::{sync::Arc, time::Duration};
 
-use weft_xds::{
-    any,
-    pb::envoy::extensions::filters::{
-        http::router::v3::Router,
-        network::http_connection_manager::v3::{
-            HttpConnectionManager, HttpFilter,
-            http_connection_manager::{
-                CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
-            },
-            http_filter::ConfigType,
+use weft_xds::pb::envoy::{
+    config::core::v3::http_protocol_options::HeadersWithUnderscoresAction,
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager,
+        http_connection_manager::{
+            CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+            ServerHeaderTransformation,
         },
     },
 };
 
-use super::{ConfigError, Path, access_log, cluster, route, state::Names, unsupported, value};
+use super::{
+    ConfigError, Path, access_log, cluster, http2,
+    names::Names,
+    route,
+    source::{Patience, Source},
+    unsupported, value,
+};
 use crate::{
-    cluster::Http2Settings,
+    filter::config as filter,
     http::{
         h1::parse,
-        manager::{Codec, Forwarded, HttpManager, Limits, RequestId, ServerHeader, Timeouts},
+        h2::Http2Settings,
+        manager::{
+            ClientCert, Codec, ForwardClientCert, Forwarded, HttpManager, Limits, RequestId, ServerHeader,
+            Timeouts, Underscores,
+        },
         path::{EscapedSlashes, PathRules},
     },
     route::RouteSlot,
     worker::Shared,
 };
-
-/// The type of the only HTTP filter there is.
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 
 /// What Envoy allows a head by default.
 const HEAD_KB: u32 = 60;
@@ -43,13 +47,17 @@ pub(super) fn compile(
     names: &mut Names,
 ) -> Result<HttpManager, ConfigError> {
     unsupported!(path, message; add_user_agent, tracing, http3_protocol_options, scheme_header_transformation,
-        stream_flush_timeout, request_timeout, xff_num_trusted_hops, original_ip_detection_extensions,
-        early_header_mutation_extensions, internal_address_config, via, set_current_client_cert_details,
-        forward_client_cert_details, forward_client_cert_matcher, proxy_100_continue, request_id_extension,
+        stream_flush_timeout, xff_num_trusted_hops, original_ip_detection_extensions,
+        early_header_mutation_extensions, internal_address_config, via,
+        forward_client_cert_matcher, proxy_100_continue, request_id_extension,
         local_reply_config, strip_matching_host_port, strip_port_mode, path_normalization_options,
         strip_trailing_host_dot, proxy_status_config, typed_header_validation_config, append_x_forwarded_port,
         append_local_overload, add_proxy_protocol_connection_state, forward_proto_config,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, access_log_options);
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, access_log_options, drain_timeout, drain_timeout_jitter);
+    // After a message that was not understood, where the next one begins is a guess.
+    if message.stream_error_on_invalid_http_message.as_ref().is_some_and(|keep| keep.value) {
+        return Err(path.field("stream_error_on_invalid_http_message").error("true is not supported"));
+    }
     let codec = match CodecType::try_from(message.codec_type) {
         Ok(CodecType::Auto) => Codec::Auto,
         Ok(CodecType::Http1) => Codec::Http1,
@@ -57,7 +65,7 @@ pub(super) fn compile(
         Ok(CodecType::Http3) => return Err(path.field("codec_type").error("HTTP3 is not supported")),
         Err(_) => return Err(path.field("codec_type").error("is not a known value")),
     };
-    let suppress_envoy_headers = filters(path, &message.http_filters)?;
+    let filters = filter::compile(path, &message.http_filters, &message.stat_prefix, names, &shared.upkeeps)?;
     let routes = match message.route_specifier.as_ref().ok_or_else(|| path.field("route_config").missing())? {
         RouteSpecifier::RouteConfig(config) => {
             let table = route::compile(&path.field("route_config"), config, names)?;
@@ -69,7 +77,10 @@ pub(super) fn compile(
             if rds.route_config_name.is_empty() {
                 return Err(path.field("rds.route_config_name").missing());
             }
-            names.route(&rds.route_config_name)
+            let source = Source::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
+            let patience = Patience::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
+            names.patience = names.patience.and(patience);
+            names.route(&source, &rds.route_config_name)
         }
         RouteSpecifier::ScopedRoutes(_) => return Err(path.field("scoped_routes").unsupported()),
     };
@@ -83,8 +94,10 @@ pub(super) fn compile(
         cluster::http1(&path.field("http_protocol_options"), options)?;
     }
     let http2 = match &message.http2_protocol_options {
-        Some(options) => cluster::http2(&path.field("http2_protocol_options"), options)?,
-        None => Http2Settings::default(),
+        Some(options) => {
+            http2::compile(&path.field("http2_protocol_options"), options, Http2Settings::downstream())?
+        }
+        None => Http2Settings::downstream(),
     };
     let (limits, timeouts) = bounds(path, message)?;
     Ok(HttpManager {
@@ -101,6 +114,7 @@ pub(super) fn compile(
             use_remote_address: message.use_remote_address.as_ref().is_some_and(|value| value.value),
             skip_append: message.skip_xff_append,
         },
+        client_cert: client_cert(path, message)?,
         request_id: RequestId {
             generate: message.generate_request_id.as_ref().is_none_or(|value| value.value),
             preserve_external: message.preserve_external_request_id,
@@ -108,49 +122,34 @@ pub(super) fn compile(
         },
         upgrades: upgrades(path, message)?,
         path_rules: path_rules(path, message)?,
+        underscores: underscores(path, message)?,
         limits,
         timeouts,
         http2,
         access_logs: access_log::compile(path, &message.access_log, names)?,
-        suppress_envoy_headers,
+        filters: filters.chain,
+        suppress_envoy_headers: filters.suppress_envoy_headers,
     })
 }
 
-/// Checks that the router is the only filter; whether it is to leave Envoy's own fields out.
-fn filters(path: &Path, filters: &[HttpFilter]) -> Result<bool, ConfigError> {
-    let mut suppress = None;
-    for (index, filter) in filters.iter().enumerate() {
-        let path = path.item("http_filters", index);
-        if filter.disabled {
-            return Err(path.field("disabled").unsupported());
-        }
-        let path = path.field("typed_config");
-        let config = match &filter.config_type {
-            Some(ConfigType::TypedConfig(config)) => config,
-            Some(ConfigType::ConfigDiscovery(_)) => {
-                return Err(path.error("config_discovery is not supported"));
-            }
-            None => return Err(path.missing()),
-        };
-        let name = any::type_name(&config.type_url);
-        if name != ROUTER {
-            if filter.is_optional {
-                tracing::warn!(filter = name, "optional filter is not supported and left out");
-                continue;
-            }
-            return Err(path
-                .field("@type")
-                .error(format!("filter {:?} ({name}) is not supported", filter.name)));
-        }
-        if suppress.is_some() || index + 1 != filters.len() {
-            return Err(path.error("the router must be the last filter"));
-        }
-        let router = value::unpacked(&path, any::unpack::<Router>(config))?;
-        unsupported!(path, router; upstream_log, upstream_log_options, strict_check_headers,
-            respect_expected_rq_timeout, upstream_http_filters, reject_connect_request_early_data);
-        suppress = Some(router.suppress_envoy_headers);
-    }
-    suppress.ok_or_else(|| path.field("http_filters").error("must end with the router filter"))
+fn client_cert(path: &Path, message: &HttpConnectionManager) -> Result<ClientCert, ConfigError> {
+    let forward = match ForwardClientCertDetails::try_from(message.forward_client_cert_details) {
+        Ok(ForwardClientCertDetails::Sanitize) => ForwardClientCert::Sanitize,
+        Ok(ForwardClientCertDetails::ForwardOnly) => ForwardClientCert::ForwardOnly,
+        Ok(ForwardClientCertDetails::AppendForward) => ForwardClientCert::AppendForward,
+        Ok(ForwardClientCertDetails::SanitizeSet) => ForwardClientCert::SanitizeSet,
+        Ok(ForwardClientCertDetails::AlwaysForwardOnly) => ForwardClientCert::AlwaysForwardOnly,
+        Err(_) => return Err(path.field("forward_client_cert_details").error("is not a known value")),
+    };
+    let details = message.set_current_client_cert_details.unwrap_or_default();
+    Ok(ClientCert {
+        forward,
+        subject: details.subject.is_some_and(|value| value.value),
+        certificate: details.cert,
+        chain: details.chain,
+        dns: details.dns,
+        uri: details.uri,
+    })
 }
 
 fn bounds(path: &Path, message: &HttpConnectionManager) -> Result<(Limits, Timeouts), ConfigError> {
@@ -173,13 +172,21 @@ fn bounds(path: &Path, message: &HttpConnectionManager) -> Result<(Limits, Timeo
             seconds(10),
         )?,
         idle: seconds(15),
+        request: value::limit(&path.field("request_timeout"), message.request_timeout.as_ref(), None)?,
+        stream_max: None,
         body: if message.stream_idle_timeout.is_some() { stream_idle } else { seconds(15) },
         stream_idle,
+        delayed_close: value::limit(
+            &path.field("delayed_close_timeout"),
+            message.delayed_close_timeout.as_ref(),
+            seconds(1),
+        )?,
     };
     if let Some(common) = &message.common_http_protocol_options {
         let path = path.field("common_http_protocol_options");
-        unsupported!(path, common; max_connection_duration, max_connection_duration_jitter, max_response_headers_kb,
-            max_stream_duration, headers_with_underscores_action);
+        unsupported!(path, common; max_connection_duration, max_connection_duration_jitter, max_response_headers_kb);
+        timeouts.stream_max =
+            value::limit(&path.field("max_stream_duration"), common.max_stream_duration.as_ref(), None)?;
         timeouts.idle =
             value::limit(&path.field("idle_timeout"), common.idle_timeout.as_ref(), timeouts.idle)?;
         if let Some(count) = &common.max_headers_count {
@@ -201,14 +208,26 @@ fn upgrades(path: &Path, message: &HttpConnectionManager) -> Result<Vec<String>,
         let path = path.item("upgrade_configs", index);
         unsupported!(path, upgrade; filters);
         let name = upgrade.upgrade_type.to_ascii_lowercase();
-        if name == "connect" {
-            return Err(path.field("upgrade_type").error("CONNECT is not supported"));
-        }
         if upgrade.enabled.as_ref().is_none_or(|enabled| enabled.value) {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+fn underscores(path: &Path, message: &HttpConnectionManager) -> Result<Underscores, ConfigError> {
+    let action = message
+        .common_http_protocol_options
+        .as_ref()
+        .map_or(0, |common| common.headers_with_underscores_action);
+    match HeadersWithUnderscoresAction::try_from(action) {
+        Ok(HeadersWithUnderscoresAction::Allow) => Ok(Underscores::Allow),
+        Ok(HeadersWithUnderscoresAction::RejectRequest) => Ok(Underscores::Reject),
+        Ok(HeadersWithUnderscoresAction::DropHeader) => Ok(Underscores::Drop),
+        Err(_) => Err(path
+            .field("common_http_protocol_options.headers_with_underscores_action")
+            .error("is not a known value")),
+    }
 }
 
 fn path_rules(path: &Path, message: &HttpConnectionManager) -> Result<PathRules, ConfigError> {

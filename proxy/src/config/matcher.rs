@@ -1,26 +1,34 @@
 //! Compiling conditions.
 
-use weft_xds::pb::envoy::{
-    config::route::v3::{
-        HeaderMatcher, QueryParameterMatcher, RouteMatch as ProtoMatch, header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
-    },
-    r#type::{
-        matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
-        v3::fractional_percent::DenominatorType,
+use weft_xds::{
+    any,
+    pb::envoy::{
+        config::core::v3::TypedExtensionConfig,
+        config::route::v3::{
+            CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch as ProtoMatch,
+            header_matcher::HeaderMatchSpecifier, query_parameter_matcher::QueryParameterMatchSpecifier,
+            route_match::PathSpecifier,
+        },
+        extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig,
+        r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
     },
 };
 
-use super::{ConfigError, Path, unsupported};
-use crate::route::matcher::{
-    HeaderCondition, HeaderMatch, PathMatch, QueryMatch, RouteMatch, TextMatch, TextPattern,
+use super::{ConfigError, Path, unsupported, value};
+use crate::route::{
+    cookies::CookieMatch,
+    matcher::{
+        HeaderCondition, HeaderMatch, PathMatch, QueryCondition, QueryMatch, RouteMatch, TextMatch,
+        TextPattern,
+    },
+    template,
 };
 
 /// Largest compiled expression: a bound on memory, not on taste.
 const REGEX_SIZE: usize = 1024 * 1024;
 
-pub(super) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatch, ConfigError> {
-    unsupported!(path, message; cookies, tls_context, dynamic_metadata, filter_state);
+pub(crate) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatch, ConfigError> {
+    unsupported!(path, message; dynamic_metadata, filter_state);
     let ignore_case = message.case_sensitive.as_ref().is_some_and(|sensitive| !sensitive.value);
     let text = |text: &String| text.clone().into_bytes();
     let path_match = match message.path_specifier.as_ref().ok_or_else(|| path.field("prefix").missing())? {
@@ -32,14 +40,22 @@ pub(super) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatc
         PathSpecifier::SafeRegex(expression) => {
             PathMatch::Regex(regex(&path.field("safe_regex"), expression)?)
         }
-        PathSpecifier::ConnectMatcher(_) => return Err(path.field("connect_matcher").unsupported()),
-        PathSpecifier::PathMatchPolicy(_) => return Err(path.field("path_match_policy").unsupported()),
+        PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
+        PathSpecifier::PathMatchPolicy(policy) => {
+            PathMatch::Regex(template(&path.field("path_match_policy"), policy)?)
+        }
     };
     let headers = message
         .headers
         .iter()
         .enumerate()
         .map(|(index, matcher)| header(&path.item("headers", index), matcher))
+        .collect::<Result<_, _>>()?;
+    let cookies = message
+        .cookies
+        .iter()
+        .enumerate()
+        .map(|(index, matcher)| cookie(&path.item("cookies", index), matcher))
         .collect::<Result<_, _>>()?;
     let query = message
         .query_parameters
@@ -51,19 +67,36 @@ pub(super) fn route_match(path: &Path, message: &ProtoMatch) -> Result<RouteMatc
         None => None,
         Some(fraction) => {
             let path = path.field("runtime_fraction");
-            unsupported!(path, fraction; runtime_key);
-            let value =
-                fraction.default_value.as_ref().ok_or_else(|| path.field("default_value").missing())?;
-            let scale = match DenominatorType::try_from(value.denominator) {
-                Ok(DenominatorType::Hundred) => 10_000,
-                Ok(DenominatorType::TenThousand) => 100,
-                Ok(DenominatorType::Million) => 1,
-                Err(_) => return Err(path.field("default_value.denominator").error("is not a known value")),
-            };
-            Some(value.numerator.saturating_mul(scale))
+            if fraction.default_value.is_none() {
+                return Err(path.field("default_value").missing());
+            }
+            Some(value::runtime_share(&path, Some(fraction), value::ALL)?)
         }
     };
-    Ok(RouteMatch { path: path_match, headers, query, grpc: message.grpc.is_some(), fraction })
+    let certificate = match &message.tls_context {
+        None => None,
+        Some(tls) => {
+            // Who shows a certificate that is not valid gets no connection, so the two are the same.
+            let wanted = [tls.presented, tls.validated].map(|wanted| wanted.map(|wanted| wanted.value));
+            match wanted {
+                [Some(presented), Some(validated)] if presented != validated => {
+                    return Err(path.field("tls_context").error("presented and validated differ; none can"));
+                }
+                [presented, validated] => presented.or(validated),
+            }
+        }
+    };
+    let grpc = message.grpc.is_some();
+    Ok(RouteMatch { path: path_match, headers, cookies, query, grpc, certificate, fraction })
+}
+
+/// The expression for a path template.
+fn template(path: &Path, policy: &TypedExtensionConfig) -> Result<regex::bytes::Regex, ConfigError> {
+    let path = path.field("typed_config");
+    let config = policy.typed_config.as_ref().ok_or_else(|| path.missing())?;
+    let message = value::unpacked(&path, any::unpack::<UriTemplateMatchConfig>(config))?;
+    let path = path.field("path_template");
+    compile(&path, &template::expression(&message.path_template).map_err(|reason| path.error(reason))?)
 }
 
 pub(super) fn regex(path: &Path, matcher: &RegexMatcher) -> Result<regex::bytes::Regex, ConfigError> {
@@ -86,7 +119,7 @@ fn compile(path: &Path, text: &str) -> Result<regex::bytes::Regex, ConfigError> 
         .map_err(|error| path.error(format!("is not a valid expression: {error}")))
 }
 
-fn header(path: &Path, message: &HeaderMatcher) -> Result<HeaderMatch, ConfigError> {
+pub(crate) fn header(path: &Path, message: &HeaderMatcher) -> Result<HeaderMatch, ConfigError> {
     if message.name.is_empty() {
         return Err(path.field("name").missing());
     }
@@ -118,20 +151,27 @@ fn header(path: &Path, message: &HeaderMatcher) -> Result<HeaderMatch, ConfigErr
     })
 }
 
-fn query(path: &Path, message: &QueryParameterMatcher) -> Result<QueryMatch, ConfigError> {
+fn cookie(path: &Path, message: &CookieMatcher) -> Result<CookieMatch, ConfigError> {
+    if message.name.is_empty() {
+        return Err(path.field("name").missing());
+    }
+    let path = path.field("string_match");
+    let value = text_match(&path, message.string_match.as_ref().ok_or_else(|| path.missing())?)?;
+    Ok(CookieMatch { name: message.name.clone().into_bytes(), value, invert: message.invert_match })
+}
+
+pub(super) fn query(path: &Path, message: &QueryParameterMatcher) -> Result<QueryMatch, ConfigError> {
     let value = match &message.query_parameter_match_specifier {
-        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,
-        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => {
-            return Err(path.field("present_match").unsupported());
-        }
+        None => QueryCondition::Present(true),
+        Some(QueryParameterMatchSpecifier::PresentMatch(present)) => QueryCondition::Present(*present),
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
-            Some(text_match(&path.field("string_match"), matcher)?)
+            QueryCondition::Text(text_match(&path.field("string_match"), matcher)?)
         }
     };
     Ok(QueryMatch { name: message.name.clone().into_bytes(), value })
 }
 
-fn text_match(path: &Path, message: &StringMatcher) -> Result<TextMatch, ConfigError> {
+pub(crate) fn text_match(path: &Path, message: &StringMatcher) -> Result<TextMatch, ConfigError> {
     let bytes = |text: &String| text.clone().into_bytes();
     let pattern = match message.match_pattern.as_ref().ok_or_else(|| path.field("exact").missing())? {
         MatchPattern::Exact(text) => TextPattern::Exact(bytes(text)),

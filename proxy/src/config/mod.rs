@@ -5,15 +5,41 @@
 //! before all of it compiled; [`state`] does that.
 
 pub(crate) mod access_log;
+mod access_log_filter;
+mod affinity;
+mod balance;
 pub(crate) mod bootstrap;
+mod breaker;
+mod chain_match;
 pub(crate) mod cluster;
+mod dns_resolver;
 pub(crate) mod endpoint;
+pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod http2;
+pub(crate) mod known;
+mod labels;
+pub(crate) mod last_good;
 pub(crate) mod listener;
+mod listener_filter;
 pub(crate) mod matcher;
+pub(crate) mod metadata;
+pub(crate) mod names;
+mod network_filter;
+mod outlier;
+pub(crate) mod overload;
+pub(crate) mod rate_limit;
+mod retry;
 pub(crate) mod route;
+mod runtime;
+pub(crate) mod secrets;
+pub(crate) mod service;
+pub(crate) mod source;
 pub(crate) mod state;
+mod tcp_proxy;
+mod tls;
+pub(crate) mod upstream_socket;
 pub(crate) mod value;
 
 use std::fmt;
@@ -82,6 +108,6 @@ macro_rules! unsupported {
 pub(crate) use unsupported;
 
 /// Whether a field has the value that it has when it is not set.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

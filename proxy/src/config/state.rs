@@ -3,46 +3,52 @@
 //! # Guarantees
 //! * A resource is compiled completely before any of it is put in place; one that does not compile changes nothing.
 //! * An update of endpoints touches nothing but the set of the clusters that use it.
-//! * A listener is put in place only when the route tables that it names are there, so that it never answers 404 for want
-//!   of an update that is on its way.
+//! * A listener is put in place only when the route tables and secrets that it names are there, so that it never answers
+//!   404 or fails a handshake for want of an update that is on its way.
+
+mod given;
+mod references;
+mod updates;
+mod warming;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, Weak},
 };
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use weft_xds::{
-    Rejected, ResourceType, ResourceUpdate, Subscriptions, any,
-    pb::envoy::config::{
-        cluster::v3::Cluster as ProtoCluster, endpoint::v3::ClusterLoadAssignment,
-        listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
+    Rejected, ResourceType, ResourceUpdate, any,
+    pb::envoy::{
+        config::{
+            cluster::v3::Cluster as ProtoCluster, endpoint::v3::ClusterLoadAssignment,
+            listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
+        },
+        extensions::transport_sockets::tls::v3::Secret,
     },
 };
 
-use super::{ConfigError, Path, cluster, endpoint, listener, route};
+pub(crate) use self::updates::Updates;
+use self::warming::Warming;
+use super::{
+    ConfigError, Path, cluster, endpoint,
+    known::Ledger,
+    last_good::LastGood,
+    listener,
+    names::Names,
+    route,
+    source::{Patience, Source},
+};
 use crate::{
     access_log::writer::Output,
-    cluster::{Cluster, ClusterSlot, Discovery, endpoint::EndpointSet, manager::Tasks},
+    cluster::{Cluster, manager::Tasks},
     listener::{Bound, Listener, ListenerSlot},
-    route::RouteSlot,
+    tls::material::Material,
     worker::{Shared, threads::Bindings},
 };
-
-/// Names that one resource uses to refer to another, before and after the other is known.
-#[derive(Debug)]
-pub(crate) struct Names {
-    clusters: HashMap<String, Arc<ClusterSlot>>,
-    routes: HashMap<String, Arc<RouteSlot>>,
-    logs: HashMap<String, Output>,
-    log_lines_dropped: Arc<AtomicU64>,
-    /// Route tables that were asked for by name since this was last emptied.
-    asked_routes: BTreeSet<String>,
-}
 
 /// Everything in force.
 pub(crate) struct State {
@@ -52,6 +58,9 @@ pub(crate) struct State {
     pub(crate) listeners: BTreeMap<String, ListenerEntry>,
     pub(crate) routes: BTreeMap<String, RouteConfiguration>,
     pub(crate) endpoints: BTreeMap<String, ClusterLoadAssignment>,
+    /// Where clusters and listeners come from beside the bootstrap.
+    clusters_from: Option<Source>,
+    listeners_from: Option<Source>,
     bindings: watch::Sender<Bindings>,
     runtime: Handle,
     /// Versions that the server gave, by type, for `/config_dump`.
@@ -59,14 +68,26 @@ pub(crate) struct State {
     /// Types of which the server has told at least once.
     pub(crate) heard: BTreeSet<ResourceType>,
     pub(crate) updates: Updates,
+    /// What became of each resource that a server gave.
+    pub(crate) ledger: Ledger,
+    /// Told when files may be named that were not, or no longer.
+    pub(crate) references: Arc<Notify>,
+    /// Told when files changed what an xDS server has to give.
+    pub(crate) wanted_changed: Arc<Notify>,
+    /// Where what a server gave is kept.
+    pub(crate) last_good: Option<Arc<LastGood>>,
+    /// Whether listeners were told to drain.
+    pub(crate) draining: bool,
+    /// Whether all sockets were closed for good: updates open none any more.
+    stopped: bool,
 }
 
-/// How many updates there were.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Updates {
-    pub(crate) accepted: u64,
-    pub(crate) rejected: u64,
-    pub(crate) connected: bool,
+/// Which listeners are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those whose `traffic_direction` is INBOUND.
+    Inbound,
 }
 
 /// A cluster with what it was made from.
@@ -74,6 +95,7 @@ pub(crate) struct ClusterEntry {
     pub(crate) message: ProtoCluster,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) from_file: bool,
+    warming: Warming,
     _tasks: Tasks,
 }
 
@@ -86,60 +108,18 @@ pub(crate) struct ListenerEntry {
     pub(crate) bound: Option<Arc<Bound>>,
     /// Compiled, and waiting for route tables.
     pending: Option<Arc<Listener>>,
+    warming: Warming,
     routes: BTreeSet<String>,
-}
-
-// === impl Names ===
-
-impl Names {
-    pub(crate) fn new(log_lines_dropped: Arc<AtomicU64>) -> Self {
-        Self {
-            clusters: HashMap::new(),
-            routes: HashMap::new(),
-            logs: HashMap::new(),
-            log_lines_dropped,
-            asked_routes: BTreeSet::new(),
-        }
-    }
-
-    /// Every cluster that was referred to.
-    pub(crate) fn cluster_names(&self) -> impl Iterator<Item = &String> {
-        self.clusters.keys()
-    }
-
-    /// The place of the cluster of this name.
-    pub(crate) fn cluster(&mut self, name: &str) -> Arc<ClusterSlot> {
-        let slot = self.clusters.entry(name.to_owned()).or_insert_with(|| Arc::new(ClusterSlot::empty()));
-        Arc::clone(slot)
-    }
-
-    /// The place of the route table of this name.
-    pub(crate) fn route(&mut self, name: &str) -> Arc<RouteSlot> {
-        self.asked_routes.insert(name.to_owned());
-        Arc::clone(self.routes.entry(name.to_owned()).or_insert_with(|| Arc::new(RouteSlot::empty())))
-    }
-
-    /// The writer for an access log file: one per path, however many configurations name it.
-    pub(crate) fn log_output(&mut self, path: &str) -> io::Result<Output> {
-        if let Some(output) = self.logs.get(path) {
-            return Ok(output.clone());
-        }
-        let output = Output::open(path, &self.log_lines_dropped)?;
-        self.logs.insert(path.to_owned(), output.clone());
-        Ok(output)
-    }
-
-    fn forget_unused(&mut self) {
-        self.clusters.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.get().is_some());
-        self.routes.retain(|_, slot| Arc::strong_count(slot) > 1);
-    }
 }
 
 // === impl State ===
 
 impl State {
     pub(crate) fn new(shared: Arc<Shared>, bindings: watch::Sender<Bindings>, runtime: Handle) -> Self {
-        let names = Names::new(Arc::clone(&shared.log_lines_dropped));
+        let mut names = Names::new(Arc::clone(&shared.log_stats), Arc::clone(&shared.registry.named));
+        if let Some(local) = &shared.local {
+            names.clusters.insert(local.name.clone(), Arc::clone(&local.slot));
+        }
         Self {
             shared,
             names,
@@ -147,11 +127,19 @@ impl State {
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            clusters_from: None,
+            listeners_from: None,
             bindings,
             runtime,
             versions: BTreeMap::new(),
             heard: BTreeSet::new(),
             updates: Updates::default(),
+            ledger: Ledger::default(),
+            references: Arc::default(),
+            wanted_changed: Arc::default(),
+            last_good: None,
+            draining: false,
+            stopped: false,
         }
     }
 
@@ -172,26 +160,35 @@ impl State {
             }
         }
         let before = entry.map(|entry| Arc::clone(&entry.cluster));
-        let compiled = Arc::new(cluster::compile(path, &message, &self.shared, before.as_deref())?);
-        if let Discovery::Eds { service_name } = &compiled.discovery
+        self.names.secrets.take_patience();
+        let source = message.eds_cluster_config.as_ref().and_then(|config| config.eds_config.as_ref());
+        let patience = Patience::read(&path.field("eds_cluster_config.eds_config"), source)?;
+        let compiled =
+            Arc::new(cluster::compile(path, &message, &self.shared, &mut self.names, before.as_deref())?);
+        if let Some(key) = compiled.discovery.key()
             && !compiled.endpoints.load().known
-            && let Some(assignment) = self.endpoints.get(service_name)
+            && let Some(assignment) = self.endpoints.get(&key)
         {
-            let hosts = endpoint::compile(&Path::root("endpoints"), assignment)?;
-            compiled.replace_endpoints(EndpointSet::new(&hosts, &compiled.endpoints.load()));
+            let path = Path::root("endpoints");
+            compiled.replace_endpoints(endpoint::compile(&path, assignment, &compiled.endpoints.load())?);
         }
         if let Some(before) = before {
             let kept = compiled.endpoints.load();
+            let kept: HashSet<_> = kept.hosts.iter().map(|host| host.endpoint.address).collect();
             for host in &before.endpoints.load().hosts {
-                if kept.find(host.endpoint.address).is_none() {
+                if !kept.contains(&host.endpoint.address) {
                     host.endpoint.mark_gone();
                 }
             }
         }
         self.names.cluster(&message.name).set(Some(Arc::clone(&compiled)));
+        // Made once without knowing where proxies like this one are, and without counting.
+        compiled.refresh();
         let tasks = Tasks::start(&compiled, &self.runtime);
+        let warming = Warming::new(patience.and(self.names.secrets.take_patience()));
         let name = message.name.clone();
-        self.clusters.insert(name, ClusterEntry { message, cluster: compiled, from_file, _tasks: tasks });
+        self.clusters
+            .insert(name, ClusterEntry { message, cluster: compiled, from_file, warming, _tasks: tasks });
         Ok(())
     }
 
@@ -217,8 +214,11 @@ impl State {
             }
         }
         self.names.asked_routes.clear();
+        self.names.patience = self.names.secrets.take_patience();
         let compiled = Arc::new(listener::compile(path, &message, &self.shared, &mut self.names)?);
         let routes = std::mem::take(&mut self.names.asked_routes);
+        let patience = std::mem::take(&mut self.names.patience).and(self.names.secrets.take_patience());
+        let warming = Warming::new(patience);
         let previous =
             entry.and_then(|entry| entry.slot.as_ref().map(|slot| (Arc::clone(slot), entry.bound.clone())));
         // A listener that stays where it is keeps its sockets, and with them the connections that wait in them.
@@ -230,7 +230,7 @@ impl State {
         });
         let (slot, bound) = match stays {
             Some((slot, bound)) => (Some(slot), bound),
-            None if compiled.bind_to_port => {
+            None if compiled.bind_to_port && !self.stopped => {
                 // Bound before anything is changed: an address that is taken refuses the update.
                 let slot = Arc::new(ListenerSlot::new(Arc::clone(&compiled)));
                 let bound = Bound::open(&slot, self.shared.workers).map_err(|error| {
@@ -245,33 +245,66 @@ impl State {
         {
             old.retire();
         }
-        self.listeners
-            .insert(key, ListenerEntry { message, from_file, slot, bound, pending: Some(compiled), routes });
+        self.listeners.insert(
+            key,
+            ListenerEntry { message, from_file, slot, bound, pending: Some(compiled), warming, routes },
+        );
         self.settle();
         Ok(())
     }
 
-    fn set_routes(&mut self, path: &Path, message: RouteConfiguration) -> Result<(), ConfigError> {
-        if self.routes.get(&message.name) == Some(&message) {
+    fn set_routes(&mut self, path: &Path, key: &str, message: RouteConfiguration) -> Result<(), ConfigError> {
+        if self.routes.get(key) == Some(&message) {
             return Ok(());
         }
         let table = route::compile(path, &message, &mut self.names)?;
-        self.names.route(&message.name).set(Some(Arc::new(table)));
-        self.routes.insert(message.name.clone(), message);
+        self.names.known_route(key.to_owned()).set(Some(Arc::new(table)));
+        self.routes.insert(key.to_owned(), message);
         self.settle();
         Ok(())
     }
 
-    fn set_endpoints(&mut self, path: &Path, message: ClusterLoadAssignment) -> Result<(), ConfigError> {
-        let hosts = endpoint::compile(path, &message)?;
+    fn set_secret(&mut self, path: &Path, message: Secret) -> Result<(), ConfigError> {
+        self.names.secrets.set(path, message)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Makes the clusters of the bootstrap known.
+    pub(crate) fn list_clusters(&self) {
+        self.names.list_clusters();
+    }
+
+    /// Takes over a secret of the bootstrap.
+    pub(crate) fn set_static_secret(&mut self, path: &Path, message: Secret) -> Result<(), ConfigError> {
+        self.names.secrets.set_static(path, message)
+    }
+
+    /// Looks at the files that TLS contexts are made from.
+    pub(crate) fn refresh_files(&mut self) {
+        self.names.secrets.refresh();
+    }
+
+    /// The certificates of each TLS context in use.
+    pub(crate) fn tls_material(&self) -> Vec<Material> {
+        self.names.secrets.material()
+    }
+
+    fn set_endpoints(
+        &mut self,
+        path: &Path,
+        key: &str,
+        message: ClusterLoadAssignment,
+    ) -> Result<(), ConfigError> {
+        // Whoever uses it, it must be one that can be used.
+        endpoint::named(path, &message)?;
         for entry in self.clusters.values() {
-            if matches!(&entry.cluster.discovery, Discovery::Eds { service_name } if *service_name == message.cluster_name)
-            {
-                let set = EndpointSet::new(&hosts, &entry.cluster.endpoints.load());
+            if entry.cluster.discovery.key().as_deref() == Some(key) {
+                let set = endpoint::compile(path, &message, &entry.cluster.endpoints.load())?;
                 entry.cluster.replace_endpoints(set);
             }
         }
-        self.endpoints.insert(message.cluster_name.clone(), message);
+        self.endpoints.insert(key.to_owned(), message);
         Ok(())
     }
 
@@ -282,6 +315,9 @@ impl State {
                     && let Some(entry) = self.clusters.remove(name)
                 {
                     self.names.cluster(name).set(None);
+                    if let Some(local) = self.shared.local.as_ref().filter(|local| local.name == name) {
+                        local.tell();
+                    }
                     for host in &entry.cluster.endpoints.load().hosts {
                         host.endpoint.mark_gone();
                     }
@@ -303,32 +339,11 @@ impl State {
                 }
             }
             ResourceType::ClusterLoadAssignment => {
-                if !self.wanted().endpoints.contains(name) {
+                if !self.asked_endpoints().contains(name) {
                     self.endpoints.remove(name);
                 }
             }
             ResourceType::Secret => {}
-        }
-    }
-
-    /// Puts in place the listeners whose route tables are there.
-    fn settle(&mut self) {
-        let mut changed = false;
-        for entry in self.listeners.values_mut() {
-            if entry.pending.is_none() || !entry.routes.iter().all(|name| self.routes.contains_key(name)) {
-                continue;
-            }
-            let Some(listener) = entry.pending.take() else { continue };
-            tracing::info!(listener = %listener.name, address = %listener.address, "listener ready");
-            match (&entry.slot, &entry.bound) {
-                (Some(slot), _) => slot.replace(listener),
-                (None, Some(bound)) => entry.slot = Some(Arc::clone(&bound.slot)),
-                (None, None) => entry.slot = Some(Arc::new(ListenerSlot::new(listener))),
-            }
-            changed = true;
-        }
-        if changed {
-            self.publish();
         }
     }
 
@@ -352,16 +367,47 @@ impl State {
         });
     }
 
-    /// Closes all listening sockets; connections go on.
-    pub(crate) fn stop_listening(&mut self) {
-        for entry in self.listeners.values_mut() {
-            entry.bound = None;
+    /// Tells the connections of these listeners to go.
+    pub(crate) fn drain_listeners(&mut self, which: Which) {
+        self.draining = true;
+        if which == Which::All {
+            self.shared.drain.begin();
         }
+        for slot in self.listeners.values().filter_map(|entry| entry.slot.as_ref()) {
+            let listener = slot.get();
+            if which == Which::All || listener.inbound {
+                listener.drain.begin();
+            }
+        }
+    }
+
+    /// Closes the listening sockets of these listeners; connections go on. What is returned is gone when the last
+    /// connection ended, those included that waited in the sockets to be accepted.
+    pub(crate) fn stop_listening(&mut self, which: Which) -> Vec<Weak<Bound>> {
+        self.stopped |= which == Which::All;
+        let mut closing = Vec::new();
+        for entry in self.listeners.values_mut() {
+            if which == Which::All || entry.slot.as_ref().is_some_and(|slot| slot.get().inbound) {
+                closing.extend(entry.bound.take().as_ref().map(Arc::downgrade));
+            }
+        }
+        let left: Vec<_> = self.listeners.values().filter_map(|entry| entry.bound.clone()).collect();
         self.bindings.send_modify(|current| {
             if let Some(current) = current {
-                *current = Arc::default();
+                *current = Arc::new(left);
             }
         });
+        closing
+    }
+
+    /// Whether the workers have taken every listening socket. One that is closed before resets whoever waits in it.
+    pub(crate) fn is_listening_everywhere(&self) -> bool {
+        self.listeners.values().filter_map(|entry| entry.bound.as_ref()).all(|bound| bound.is_taken())
+    }
+
+    /// Every file that access logs are written to.
+    pub(crate) fn log_outputs(&self) -> Vec<Output> {
+        self.names.logs.values().cloned().collect()
     }
 
     /// Ends the workers.
@@ -380,13 +426,20 @@ impl State {
                 ResourceType::Cluster => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_cluster(&path, message, false)),
                 ResourceType::ClusterLoadAssignment => unpack(&path, any::unpack(&resource.body))
-                    .and_then(|message| self.set_endpoints(&path, message)),
+                    .and_then(|message| self.set_endpoints(&path, &resource.name, message)),
                 ResourceType::Listener => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_listener(&path, message, false)),
                 ResourceType::RouteConfiguration => unpack(&path, any::unpack(&resource.body))
-                    .and_then(|message| self.set_routes(&path, message)),
-                ResourceType::Secret => Err(path.error("secrets are not supported")),
+                    .and_then(|message| self.set_routes(&path, &resource.name, message)),
+                ResourceType::Secret => unpack(&path, any::unpack(&resource.body))
+                    .and_then(|message| self.set_secret(&path, message)),
             };
+            let version = if resource.version.is_empty() { &update.version } else { &resource.version };
+            if let Err(error) = &result {
+                self.ledger.rejected(type_, &resource.name, version, error.to_string());
+            } else {
+                self.ledger.accepted(type_, &resource.name, version);
+            }
             if let Err(error) = result {
                 tracing::warn!(type_ = %type_, resource = %resource.name, %error, "configuration rejected");
                 rejected.push(Rejected { name: resource.name, reason: error.to_string() });
@@ -394,40 +447,26 @@ impl State {
         }
         for name in update.removed {
             self.remove(type_, &name);
+            self.ledger.removed(type_, &name);
+        }
+        if type_ == ResourceType::Cluster {
+            self.names.list_clusters();
         }
         self.names.forget_unused();
         self.shared.registry.forget_unused();
+        self.forget_unasked();
+        self.references.notify_one();
+        if let Some(last_good) = &self.last_good {
+            last_good.changed(type_);
+        }
         if rejected.is_empty() {
-            self.updates.accepted += 1;
+            self.updates.accepted(type_);
             self.versions.insert(type_.to_string(), update.version);
             Ok(())
         } else {
-            self.updates.rejected += 1;
+            self.updates.rejected(type_);
             Err(rejected)
         }
-    }
-
-    /// What the configuration in force refers to and an xDS server has to give.
-    pub(crate) fn wanted(&self) -> Subscriptions {
-        let mut wanted = Subscriptions::default();
-        for entry in self.clusters.values() {
-            if let Discovery::Eds { service_name } = &entry.cluster.discovery {
-                wanted.endpoints.insert(service_name.clone());
-            }
-        }
-        for entry in self.listeners.values() {
-            wanted.routes.extend(entry.routes.iter().cloned());
-        }
-        wanted
-    }
-
-    /// Whether everything that was configured serves: listeners have their route tables, clusters their endpoints.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.listeners.values().all(|entry| entry.pending.is_none())
-            && self.clusters.values().all(|entry| {
-                !matches!(entry.cluster.discovery, Discovery::Eds { .. })
-                    || entry.cluster.endpoints.load().known
-            })
     }
 }
 
@@ -441,7 +480,7 @@ impl ListenerEntry {
     /// Lets the connections of a listener that is gone end in order.
     fn retire(self) {
         if let Some(slot) = self.slot {
-            slot.get().draining.store(true, Ordering::Relaxed);
+            slot.get().drain.begin();
         }
     }
 }

@@ -6,17 +6,28 @@ use std::{
 };
 
 use weft_xds::{
-    any::UnpackError,
+    any::{self, UnpackError},
     pb::{
-        envoy::config::core::v3::{
-            Address, DataSource, HeaderValueOption, address, data_source, socket_address,
+        envoy::{
+            config::core::v3::{
+                Address, CidrRange, DataSource, HeaderValue, HeaderValueOption, RuntimeFeatureFlag,
+                RuntimeFractionalPercent, TransportSocket, address, data_source, socket_address,
+                transport_socket,
+            },
+            r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
         },
-        google::protobuf::{Duration as ProtoDuration, UInt32Value},
+        google::protobuf::{Any, Duration as ProtoDuration, UInt32Value},
     },
 };
 
 use super::{ConfigError, Path, unsupported};
-use crate::route::mutate::{Addition, Append, Mutation};
+use crate::{
+    access_log::format::Format,
+    route::mutate::{Addition, Append, Mutation, Value},
+};
+
+/// Every request, as a share in millionths.
+pub(crate) const ALL: u32 = 1_000_000;
 
 /// A duration; negative ones are refused.
 pub(crate) fn duration(path: &Path, value: &ProtoDuration) -> Result<Duration, ConfigError> {
@@ -86,6 +97,21 @@ pub(crate) fn host_and_port(
     Ok((path, socket.address.clone(), port))
 }
 
+/// The settings of a transport socket with their path, unless it is the plain one.
+pub(crate) fn transport_socket<'m>(
+    path: &Path,
+    socket: Option<&'m TransportSocket>,
+) -> Result<Option<(Path, &'m Any)>, ConfigError> {
+    const RAW: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+
+    let Some(socket) = socket else { return Ok(None) };
+    let path = path.field("typed_config");
+    let Some(transport_socket::ConfigType::TypedConfig(config)) = &socket.config_type else {
+        return Err(path.missing());
+    };
+    Ok(if any::type_name(&config.type_url) == RAW { None } else { Some((path, config)) })
+}
+
 /// What unpacking an `Any` gave, with the path of the `Any`.
 pub(crate) fn unpacked<M>(path: &Path, result: Result<M, UnpackError>) -> Result<M, ConfigError> {
     result.map_err(|error| path.error(weft_kit::error::chain(&error)))
@@ -107,6 +133,59 @@ pub(crate) fn inline_data(path: &Path, value: Option<&DataSource>) -> Result<Vec
     }
 }
 
+/// A range of addresses: one of them, and how many leading bits all have in common.
+pub(crate) fn network(path: &Path, range: &CidrRange) -> Result<(IpAddr, u8), ConfigError> {
+    let address: IpAddr = range
+        .address_prefix
+        .parse()
+        .map_err(|_| path.field("address_prefix").error("is not an IP address"))?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    match u8::try_from(number(range.prefix_len.as_ref(), 0)) {
+        Ok(length) if length <= longest => Ok((address, length)),
+        _ => Err(path.field("prefix_len").error(format!("must be at most {longest}"))),
+    }
+}
+
+/// A share of requests, in millionths; missing is none.
+pub(crate) fn share(path: &Path, value: Option<&FractionalPercent>) -> Result<u32, ConfigError> {
+    let Some(value) = value else { return Ok(0) };
+    let scale = match DenominatorType::try_from(value.denominator) {
+        Ok(DenominatorType::Hundred) => 10_000,
+        Ok(DenominatorType::TenThousand) => 100,
+        Ok(DenominatorType::Million) => 1,
+        Err(_) => return Err(path.field("denominator").error("is not a known value")),
+    };
+    Ok(value.numerator.saturating_mul(scale).min(ALL))
+}
+
+/// The same with a runtime key. The key changes nothing: layers that set any but those of connections are refused.
+pub(crate) fn runtime_share(
+    path: &Path,
+    value: Option<&RuntimeFractionalPercent>,
+    default: u32,
+) -> Result<u32, ConfigError> {
+    value.map_or(Ok(default), |value| share(&path.field("default_value"), value.default_value.as_ref()))
+}
+
+/// Whether something is on unless told otherwise. The key changes nothing.
+pub(crate) fn flag(value: Option<&RuntimeFeatureFlag>) -> bool {
+    value.and_then(|flag| flag.default_value).is_none_or(|default| default.value)
+}
+
+/// The status of an answer.
+pub(crate) fn status(path: &Path, value: u32) -> Result<u16, ConfigError> {
+    let status = u16::try_from(value).ok().filter(|status| (200..600).contains(status));
+    status.ok_or_else(|| path.error("must be from 200 to 599"))
+}
+
+/// Text that becomes the value of a field.
+pub(crate) fn field_value(path: &Path, text: &[u8]) -> Result<Vec<u8>, ConfigError> {
+    match ::http::HeaderValue::from_bytes(text) {
+        Ok(_) => Ok(text.to_vec()),
+        Err(_) => Err(path.error("is not a field value")),
+    }
+}
+
 /// Changes to header fields of one level; `what` is `request` or `response`.
 pub(crate) fn mutation(
     path: &Path,
@@ -115,22 +194,23 @@ pub(crate) fn mutation(
     remove: &[String],
 ) -> Result<Mutation, ConfigError> {
     let name = format!("{what}_headers_to_add");
-    let mut mutation = Mutation::default();
-    for (index, option) in add.iter().enumerate() {
-        mutation.add.push(addition(&path.item(&name, index), option)?);
-    }
-    for (index, field) in remove.iter().enumerate() {
-        let path = path.item(&format!("{what}_headers_to_remove"), index);
-        let lower = field.to_ascii_lowercase();
-        if lower.starts_with(':') || lower == "host" {
-            return Err(path.error("the host and pseudo fields cannot be removed"));
-        }
-        mutation.remove.push(field_name(&path, &lower)?);
-    }
-    Ok(mutation)
+    let add = add.iter().enumerate().map(|(index, option)| addition(&path.item(&name, index), option));
+    let name = format!("{what}_headers_to_remove");
+    let remove = remove.iter().enumerate().map(|(index, field)| removable(&path.item(&name, index), field));
+    Ok(Mutation::new(remove.collect::<Result<_, _>>()?, add.collect::<Result<_, _>>()?))
 }
 
-fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigError> {
+/// The name of a field that may be removed, in lower case.
+pub(crate) fn removable(path: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with(':') || lower == "host" {
+        return Err(path.error("the host and pseudo fields cannot be removed"));
+    }
+    field_name(path, &lower)
+}
+
+/// One field to add.
+pub(crate) fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigError> {
     use weft_xds::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
     let header = option.header.as_ref().ok_or_else(|| path.field("header").missing())?;
     let path = path.field("header");
@@ -146,10 +226,7 @@ fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigE
     } else {
         header.raw_value.clone()
     };
-    if text.is_empty() && !option.keep_empty_value {
-        return Err(path.field("value").error("is empty, and keep_empty_value is not set"));
-    }
-    let value = literal(&path.field("value"), &text)?;
+    let value = formatted(&path.field("value"), &text)?;
     #[expect(deprecated, reason = "older control planes still send it")]
     let append = option.append;
     let how = match append {
@@ -163,11 +240,22 @@ fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigE
             Err(_) => return Err(path.field("append_action").error("is not a known value")),
         },
     };
-    Ok(Addition { name, value, how })
+    Ok(Addition { name, value, how, keep_empty: option.keep_empty_value })
 }
 
-/// A field value with `%%` resolved; operators are refused rather than sent as they are.
-fn literal(path: &Path, text: &[u8]) -> Result<Vec<u8>, ConfigError> {
+/// A field by itself, as services are sent it.
+pub(crate) fn plain_field(path: &Path, header: &HeaderValue) -> Result<(Vec<u8>, Vec<u8>), ConfigError> {
+    let name = removable(&path.field("key"), &header.key)?;
+    let text = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    let path = path.field("value");
+    match formatted(&path, text)? {
+        Value::Literal(value) => Ok((name, value)),
+        Value::Format(_) => Err(path.error("format operators (%…%) are not supported here")),
+    }
+}
+
+/// Text in which operators (`%REQ(…)%`) may stand for what is only known later; `%%` is a `%`.
+pub(crate) fn formatted(path: &Path, text: &[u8]) -> Result<Value, ConfigError> {
     if text.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return Err(path.error("contains a line break"));
     }
@@ -176,16 +264,19 @@ fn literal(path: &Path, text: &[u8]) -> Result<Vec<u8>, ConfigError> {
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         if *byte == b'%' {
-            rest = after
-                .strip_prefix(b"%")
-                .ok_or_else(|| path.error("format operators (%…%) are not supported here"))?;
+            let Some(after) = after.strip_prefix(b"%") else {
+                let text = std::str::from_utf8(text).map_err(|_| path.error("is not text"))?;
+                let format = Format::text(text).map_err(|reason| path.error(reason))?;
+                return Ok(Value::Format(Box::new(format.omit_empty(true))));
+            };
+            rest = after;
         }
         value.push(*byte);
     }
-    Ok(value)
+    Ok(Value::Literal(value))
 }
 
-fn field_name(path: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
+pub(super) fn field_name(path: &Path, name: &str) -> Result<Vec<u8>, ConfigError> {
     ::http::HeaderName::from_bytes(name.as_bytes())
         .map(|name| name.as_str().as_bytes().to_vec())
         .map_err(|_| path.error(format!("{name:?} is not a field name")))

@@ -1,18 +1,27 @@
 //! Message bodies on their way through, whatever the protocol on either side.
 
 use crate::http::{
+    change::Changed,
     h1::{self, write::WriteError},
-    h2::{self, sink::H2Sink},
-    io::IoError,
+    h2::{sink::H2Sink, source::H2Source},
 };
 
 /// Fields that follow a body.
 pub(crate) type Trailers = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// The field of trailers that says how loaded an endpoint is.
+pub(in crate::http) fn load_report(trailers: &Trailers) -> Option<Box<(Vec<u8>, Vec<u8>)>> {
+    trailers.iter().find(|(name, _)| weft_xds::orca::is_report(name)).cloned().map(Box::new)
+}
+
 /// Where a body comes from.
 pub(crate) enum Source<'a> {
     H1(h1::body::BodyReader<'a>),
-    H2(h2::source::H2Source),
+    H2(H2Source),
+    /// One of these, changed or held by filters.
+    Changed(Box<Changed<'a>>),
+    /// No body.
+    Nothing,
 }
 
 /// Where a body goes.
@@ -52,9 +61,19 @@ pub(crate) enum PumpError {
 
 /// Moves a whole body. What is there is written before waiting for more, so nothing is held back.
 pub(crate) async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), PumpError> {
+    pump_seen(source, sink, |_| {}).await
+}
+
+/// The same; `see` is shown every piece.
+pub(crate) async fn pump_seen(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    see: impl Fn(&[u8]),
+) -> Result<(), PumpError> {
     loop {
         match source.step().map_err(PumpError::Source)? {
             Step::Data(count) => {
+                see(&source.data()[..count]);
                 sink.push(&source.data()[..count]).await.map_err(PumpError::Sink)?;
                 source.consume(count);
             }
@@ -78,6 +97,8 @@ impl Source<'_> {
         match self {
             Self::H1(reader) => reader.is_done(),
             Self::H2(source) => source.is_done(),
+            Self::Changed(changed) => changed.is_done(),
+            Self::Nothing => true,
         }
     }
 
@@ -86,6 +107,8 @@ impl Source<'_> {
         match self {
             Self::H1(reader) => reader.complete(),
             Self::H2(source) => source.is_empty().then_some(&[]),
+            Self::Changed(changed) => changed.complete(),
+            Self::Nothing => Some(&[]),
         }
     }
 
@@ -94,11 +117,16 @@ impl Source<'_> {
         match self {
             Self::H1(reader) => reader.received,
             Self::H2(source) => source.received,
+            Self::Changed(changed) => changed.received(),
+            Self::Nothing => 0,
         }
     }
 
     /// Throws away what is there already; whether that was all.
     pub(crate) fn discard_buffered(&mut self) -> bool {
+        if let Self::Changed(changed) = self {
+            return changed.discard_buffered();
+        }
         loop {
             match self.step() {
                 Ok(Step::Data(count)) => self.consume(count),
@@ -108,38 +136,88 @@ impl Source<'_> {
         }
     }
 
-    fn step(&mut self) -> Result<Step, SourceError> {
-        match self {
-            Self::H1(reader) => reader.step(),
-            Self::H2(source) => Ok(source.step()),
+    /// Gives `take` what is left, piece by piece; the trailers, or `None` as soon as it wants no more.
+    pub(crate) async fn each(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Trailers>, SourceError> {
+        loop {
+            match self.step()? {
+                Step::Data(count) => {
+                    if !take(&self.data()[..count]) {
+                        return Ok(None);
+                    }
+                    self.consume(count);
+                }
+                Step::Wait => self.wait().await?,
+                Step::End => return Ok(Some(self.take_trailers())),
+            }
         }
     }
 
-    fn data(&self) -> &[u8] {
+    /// The stream that it comes from, if it comes over HTTP/2.
+    pub(crate) fn h2(&mut self) -> Option<&mut H2Source> {
+        match self {
+            Self::H2(source) => Some(source),
+            Self::Changed(changed) => changed.h2(),
+            Self::H1(_) | Self::Nothing => None,
+        }
+    }
+
+    pub(super) fn step(&mut self) -> Result<Step, SourceError> {
+        match self {
+            Self::H1(reader) => reader.step(),
+            Self::H2(source) => source.step(),
+            Self::Changed(changed) => changed.step(),
+            Self::Nothing => Ok(Step::End),
+        }
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
         match self {
             Self::H1(reader) => reader.data(),
             Self::H2(source) => source.data(),
+            Self::Changed(changed) => changed.data(),
+            Self::Nothing => &[],
         }
     }
 
-    fn consume(&mut self, count: usize) {
+    pub(super) fn consume(&mut self, count: usize) {
         match self {
             Self::H1(reader) => reader.consume(count),
             Self::H2(source) => source.consume(count),
+            Self::Changed(changed) => changed.consume(count),
+            Self::Nothing => {}
         }
     }
 
-    async fn wait(&mut self) -> Result<(), SourceError> {
+    pub(super) async fn wait(&mut self) -> Result<(), SourceError> {
         match self {
             Self::H1(reader) => reader.wait().await,
             Self::H2(source) => source.wait().await,
+            // Boxed so that bodies which nobody changes have a future no larger for it.
+            Self::Changed(changed) => Box::pin(changed.wait()).await,
+            Self::Nothing => Ok(()),
         }
     }
 
-    fn take_trailers(&mut self) -> Trailers {
+    /// What the trailers that were taken say of the endpoint's load.
+    pub(crate) fn load_report(&self) -> Option<(&[u8], &[u8])> {
+        let report = match self {
+            Self::H1(reader) => reader.load_report.as_deref(),
+            Self::H2(source) => source.load_report.as_deref(),
+            Self::Changed(changed) => return changed.origin().load_report(),
+            Self::Nothing => None,
+        };
+        report.map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Trailers {
         match self {
             Self::H1(reader) => reader.take_trailers(),
             Self::H2(source) => source.take_trailers(),
+            Self::Changed(changed) => changed.take_trailers(),
+            Self::Nothing => Trailers::new(),
         }
     }
 }
@@ -182,11 +260,5 @@ impl Sink<'_> {
             Self::H1(writer) => writer.finish(&trailers),
             Self::H2(sink) => sink.finish(trailers).await,
         }
-    }
-}
-
-impl WriteError {
-    pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Self::Io(IoError::Timeout))
     }
 }

@@ -3,6 +3,8 @@
 //! One [`Head`] lives as long as its connection and is refilled for each message, so that a message costs no
 //! allocation: the text is copied once and everything else is a span of it. Both codecs fill it and both write from it.
 
+mod copy;
+
 use std::fmt;
 
 /// A head that needed more room than this does not keep it.
@@ -16,6 +18,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    fn end(self) -> u32 {
+        self.start + self.len
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.len == 0
     }
@@ -31,7 +37,6 @@ pub(crate) enum Known {
     ProxyConnection,
     TransferEncoding,
     Te,
-    Trailer,
     Upgrade,
     Http2Settings,
     ContentLength,
@@ -44,7 +49,13 @@ pub(crate) enum Known {
     XForwardedFor,
     XForwardedProto,
     XRequestId,
+    /// `x-envoy-upstream-service-time`
+    ServiceTime,
 }
+
+/// A set of kinds of fields.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen(u32);
 
 /// Request methods, as far as the proxy treats them differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,14 +89,18 @@ pub(crate) struct Field {
     pub(crate) known: Known,
     /// Taken out: not written any more. Kept in place so that removing costs nothing.
     removed: bool,
+    /// Whether the text around it reads `name: value\r\n`, so that it can be written as it stands.
+    line: bool,
 }
 
 /// A message head; see the [module](self).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Head {
     /// All text of the head; only grows while a message is handled.
     text: Vec<u8>,
     fields: Vec<Field>,
+    /// What kinds of fields there are or were: most questions are about one that is not.
+    seen: Seen,
     pub(crate) version: Version,
     pub(crate) method: Method,
     method_text: Span,
@@ -97,6 +112,32 @@ pub(crate) struct Head {
     reason: Span,
 }
 
+// === impl Seen ===
+
+impl Seen {
+    const HOP_BY_HOP: [Known; 7] = [
+        Known::Connection,
+        Known::KeepAlive,
+        Known::ProxyConnection,
+        Known::TransferEncoding,
+        Known::Te,
+        Known::Upgrade,
+        Known::Http2Settings,
+    ];
+
+    fn add(&mut self, known: Known) {
+        self.0 |= 1 << known as u32;
+    }
+
+    fn has(self, known: Known) -> bool {
+        self.0 & (1 << known as u32) != 0
+    }
+
+    fn has_hop_by_hop(self) -> bool {
+        Self::HOP_BY_HOP.into_iter().any(|known| self.has(known))
+    }
+}
+
 // === impl Head ===
 
 impl Head {
@@ -105,6 +146,7 @@ impl Head {
         self.text.clear();
         self.text.extend_from_slice(raw);
         self.fields.clear();
+        self.seen = Seen::default();
         self.target = Span::default();
         self.authority = Span::default();
         self.method_text = Span::default();
@@ -136,20 +178,40 @@ impl Head {
     }
 
     pub(crate) fn get_span(&self, span: Span) -> &[u8] {
-        &self.text[span.start as usize..(span.start + span.len) as usize]
+        &self.text[span.start as usize..span.end() as usize]
     }
 
     /// Adds a field whose text is in place already.
     pub(crate) fn push_spans(&mut self, name: Span, value: Span) {
         let known = classify(self.get_span(name));
-        self.fields.push(Field { name, value, known, removed: false });
+        self.seen.add(known);
+        let line = value.start == name.end() + 2
+            && self.text[name.end() as usize..].starts_with(b": ")
+            && self.text[value.end() as usize..].starts_with(b"\r\n");
+        self.fields.push(Field { name, value, known, removed: false, line });
     }
 
     /// Adds a field at the end.
     pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
+        self.text.reserve(name.len() + value.len() + 4);
+        let known = classify(name);
         let name = self.intern(name);
+        self.text.extend_from_slice(b": ");
         let value = self.intern(value);
-        self.push_spans(name, value);
+        self.text.extend_from_slice(b"\r\n");
+        self.seen.add(known);
+        self.fields.push(Field { name, value, known, removed: false, line: true });
+    }
+
+    /// Makes all fields of this name one, a list, with a further member.
+    pub(crate) fn append_to_list(&mut self, name: &[u8], member: &[u8]) {
+        let mut list = Vec::new();
+        for value in self.get_all(name) {
+            list.extend_from_slice(value);
+            list.push(b',');
+        }
+        list.extend_from_slice(member);
+        self.set(name, &list);
     }
 
     /// Replaces every field of this name by one.
@@ -160,6 +222,10 @@ impl Head {
 
     /// Removes every field of this name.
     pub(crate) fn remove(&mut self, name: &[u8]) {
+        match classify(name) {
+            Known::Other => {}
+            known => return self.remove_known(known),
+        }
         for index in 0..self.fields.len() {
             if self.get_span(self.fields[index].name).eq_ignore_ascii_case(name) {
                 self.fields[index].removed = true;
@@ -167,12 +233,33 @@ impl Head {
         }
     }
 
-    /// Removes every field that `which` says.
-    pub(crate) fn remove_known(&mut self, which: impl Fn(Known) -> bool) {
-        for field in &mut self.fields {
-            if field.known != Known::Other && which(field.known) {
-                field.removed = true;
+    /// Removes every field whose name, in lower case, is one that `matches`.
+    pub(crate) fn remove_matching(&mut self, matches: impl Fn(&[u8]) -> bool) {
+        for index in 0..self.fields.len() {
+            let name = self.get_span(self.fields[index].name).to_ascii_lowercase();
+            self.fields[index].removed |= self.fields[index].known != Known::Host && matches(&name);
+        }
+    }
+
+    /// Removes every field with an underscore in its name; whether there was one.
+    pub(crate) fn remove_underscored(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.fields.len() {
+            if memchr::memchr(b'_', self.get_span(self.fields[index].name)).is_some() {
+                self.fields[index].removed = true;
+                any = true;
             }
+        }
+        any
+    }
+
+    /// Removes every field of a known name.
+    pub(crate) fn remove_known(&mut self, known: Known) {
+        if self.seen.has(known) {
+            self.fields
+                .iter_mut()
+                .filter(|field| field.known == known)
+                .for_each(|field| field.removed = true);
         }
     }
 
@@ -184,9 +271,33 @@ impl Head {
             .map(|field| (field.known, self.get_span(field.name), self.get_span(field.value)))
     }
 
+    /// Appends the lines of all fields that are not removed and that `skip` does not name. What is next to each other
+    /// in the text goes in one piece: usually most of the head.
+    pub(crate) fn write_fields(&self, out: &mut Vec<u8>, skip: impl Fn(Known) -> bool) {
+        let mut run = 0..0;
+        for field in &self.fields {
+            if field.removed || (field.known != Known::Other && skip(field.known)) {
+                continue;
+            }
+            let line = field.name.start as usize..field.value.end() as usize + 2;
+            if field.line && run.end == line.start {
+                run.end = line.end;
+                continue;
+            }
+            out.extend_from_slice(&self.text[run]);
+            if field.line {
+                run = line;
+            } else {
+                run = 0..0;
+                write_field(out, self.get_span(field.name), self.get_span(field.value));
+            }
+        }
+        out.extend_from_slice(&self.text[run]);
+    }
+
     /// The first value of a known field.
     pub(crate) fn known(&self, known: Known) -> Option<&[u8]> {
-        self.fields
+        self.candidates(known)
             .iter()
             .find(|field| field.known == known && !field.removed)
             .map(|field| self.get_span(field.value))
@@ -194,10 +305,18 @@ impl Head {
 
     /// The values of a known field.
     pub(crate) fn all_known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        self.fields
-            .iter()
-            .filter(move |field| field.known == known && !field.removed)
-            .map(|field| self.get_span(field.value))
+        self.known_spans(known).map(|value| self.get_span(value))
+    }
+
+    /// Where the values of a known field are.
+    pub(crate) fn known_spans(&self, known: Known) -> impl Iterator<Item = Span> {
+        let fields = self.candidates(known).iter();
+        fields.filter(move |field| field.known == known && !field.removed).map(|field| field.value)
+    }
+
+    /// The fields among which one of this kind may be: all or none.
+    fn candidates(&self, known: Known) -> &[Field] {
+        if self.seen.has(known) { &self.fields } else { &[] }
     }
 
     /// The first value of the field with this name.
@@ -264,40 +383,32 @@ impl Head {
         })
     }
 
-    /// Takes out the fields that are about this hop only: the fixed ones and those that `Connection` nominates.
+    /// Takes out the fields that are about this hop only: the fixed ones and those that `Connection` nominates. Whether
+    /// the nominations are honest: nobody who is will nominate who asks, or whom.
     ///
-    /// Must run before the proxy adds fields of its own: a client that nominates `x-forwarded-for` may remove what
-    /// it sent itself, never what we say about it.
-    pub(crate) fn strip_hop_by_hop(&mut self) {
+    /// Must run before the proxy adds fields of its own: what a client nominates may remove what it sent itself, never
+    /// what we say about it.
+    pub(crate) fn strip_hop_by_hop(&mut self) -> bool {
+        if !self.seen.has_hop_by_hop() {
+            return true;
+        }
         let mut nominated = false;
         for field in &mut self.fields {
-            match field.known {
-                Known::Connection => {
-                    nominated = true;
-                    field.removed = true;
-                }
-                Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::TransferEncoding
-                | Known::Te
-                | Known::Trailer
-                | Known::Upgrade
-                | Known::Http2Settings => field.removed = true,
-                _ => {}
-            }
+            nominated |= field.known == Known::Connection;
+            field.removed |= Seen::HOP_BY_HOP.contains(&field.known);
         }
-        if nominated {
-            self.strip_nominated();
-        }
+        !nominated || self.strip_nominated()
     }
 
-    fn strip_nominated(&mut self) {
+    fn strip_nominated(&mut self) -> bool {
+        let mut honest = true;
         for index in 0..self.fields.len() {
             if self.fields[index].known != Known::Connection {
                 continue;
             }
             let value = self.fields[index].value;
-            let (start, end) = (value.start as usize, (value.start + value.len) as usize);
+            let (start, end) = (value.start as usize, value.end() as usize);
+            honest &= !tokens(&self.text[start..end]).any(names_the_asker);
             // Fields are few and `Connection` is short: a scan for each token is cheaper than any table.
             for other in 0..self.fields.len() {
                 let field = self.fields[other];
@@ -311,6 +422,7 @@ impl Head {
                 }
             }
         }
+        honest
     }
 }
 
@@ -354,26 +466,53 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
+/// Whether a nomination is about the identity of the client or the request: it could only be meant to hide it.
+fn names_the_asker(token: &[u8]) -> bool {
+    const NAMES: [&[u8]; 4] = [b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
+    token.first() == Some(&b':') || NAMES.iter().any(|name| token.eq_ignore_ascii_case(name))
+}
+
+/// Appends the line of a field.
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Finds out whether a field is one that we know. Length and first letter leave one candidate at most, so that a name
+/// is compared once or, mostly, not at all.
 fn classify(name: &[u8]) -> Known {
-    let candidates: &[(&[u8], Known)] = match name.len() {
-        2 => &[(b"te", Known::Te)],
-        4 => &[(b"host", Known::Host), (b"date", Known::Date)],
-        6 => &[(b"cookie", Known::Cookie), (b"expect", Known::Expect), (b"server", Known::Server)],
-        7 => &[(b"upgrade", Known::Upgrade), (b"trailer", Known::Trailer)],
-        10 => &[(b"connection", Known::Connection), (b"keep-alive", Known::KeepAlive)],
-        12 => &[(b"content-type", Known::ContentType), (b"x-request-id", Known::XRequestId)],
-        14 => &[(b"content-length", Known::ContentLength), (b"http2-settings", Known::Http2Settings)],
-        15 => &[(b"x-forwarded-for", Known::XForwardedFor)],
-        16 => &[(b"proxy-connection", Known::ProxyConnection)],
-        17 => {
-            &[(b"transfer-encoding", Known::TransferEncoding), (b"x-forwarded-proto", Known::XForwardedProto)]
-        }
-        _ => &[],
+    let Some(first) = name.first() else { return Known::Other };
+    let (candidate, known): (&[u8], Known) = match (name.len(), first | 0x20) {
+        (2, b't') => (b"te", Known::Te),
+        (4, b'h') => (b"host", Known::Host),
+        (4, b'd') => (b"date", Known::Date),
+        (6, b'c') => (b"cookie", Known::Cookie),
+        (6, b'e') => (b"expect", Known::Expect),
+        (6, b's') => (b"server", Known::Server),
+        (7, b'u') => (b"upgrade", Known::Upgrade),
+        (10, b'c') => (b"connection", Known::Connection),
+        (10, b'k') => (b"keep-alive", Known::KeepAlive),
+        (12, b'c') => (b"content-type", Known::ContentType),
+        (12, b'x') => (b"x-request-id", Known::XRequestId),
+        (14, b'c') => (b"content-length", Known::ContentLength),
+        (14, b'h') => (b"http2-settings", Known::Http2Settings),
+        (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
+        (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
+        (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
+        (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
+        (29, b'x') => (b"x-envoy-upstream-service-time", Known::ServiceTime),
+        _ => return Known::Other,
     };
-    candidates
-        .iter()
-        .find(|(text, _)| name.eq_ignore_ascii_case(text))
-        .map_or(Known::Other, |(_, known)| *known)
+    if is_lower_case_of(name, candidate) { known } else { Known::Other }
+}
+
+/// Whether `lower` is `name` in lower case; for names of fields and of the same length only. Setting one bit makes
+/// letters small and leaves digits and hyphens alone; what else it maps together is in no name that a parser lets pass.
+fn is_lower_case_of(name: &[u8], lower: &[u8]) -> bool {
+    // Without an early exit the compiler can do several bytes at once.
+    name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
 }
 
 #[cfg(test)]
@@ -405,8 +544,42 @@ mod tests {
             ("Keep-Alive", "timeout=5"),
             ("Accept", "*/*"),
         ]);
-        head.strip_hop_by_hop();
+        assert!(!head.strip_hop_by_hop(), "nobody nominates the host in good faith");
         assert_eq!(names(&head), ["Host", "Content-Length", "Accept"]);
+    }
+
+    #[test]
+    fn nominations_are_honest_unless_they_hide_who_asks() {
+        for (value, honest) in [
+            ("close", true),
+            ("X-Own, keep-alive", true),
+            ("x-forwarded-FOR", false),
+            ("close,X-Forwarded-Proto", false),
+            (":path", false),
+        ] {
+            assert_eq!(head(&[("Connection", value)]).strip_hop_by_hop(), honest, "{value}");
+        }
+    }
+
+    #[test]
+    fn fields_are_written_as_they_stand_and_mended_where_they_are_not_lines() {
+        let raw = b"GET / HTTP/1.1\r\nA: 1\r\nB:2\r\nC: 3 \r\nD: 4\r\nhost: x\r\nE: 5\r\n\r\n";
+        let mut head = Head::default();
+        crate::http::h1::parse::request(raw, &mut head, 10).expect("a request");
+        head.remove(b"d");
+        head.append(b"f", b"6");
+        head.append(b"g", b"");
+        let mut out = Vec::new();
+        head.write_fields(&mut out, |known| known == Known::Host);
+        assert_eq!(String::from_utf8_lossy(&out), "A: 1\r\nB: 2\r\nC: 3\r\nE: 5\r\nf: 6\r\ng: \r\n");
+    }
+
+    #[test]
+    fn known_fields_are_known_in_any_case_and_nothing_like_them_is() {
+        assert_eq!(classify(b"Transfer-ENCODING"), Known::TransferEncoding);
+        assert_eq!(classify(b"transfer_encoding"), Known::Other);
+        assert_eq!(classify(b"hose"), Known::Other);
+        assert_eq!(classify(b""), Known::Other);
     }
 
     #[test]

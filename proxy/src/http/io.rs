@@ -1,19 +1,32 @@
 //! Bytes in and out of a socket: a receive buffer, and reads and writes that end at a deadline.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
+    marker::PhantomData,
     task::{Context, Poll},
 };
 
-use tokio::{io::Interest, net::TcpStream};
-
-use crate::worker::timer::{Deadline, Timer};
+use crate::{
+    net::Stream,
+    worker::timer::{Deadline, Timer},
+};
 
 /// What a buffer starts with: room for a usual head with a small body.
 const SMALL: usize = 4 * 1024;
-/// What it grows to for streaming.
+/// What it grows to for streaming, whoever streams.
+const MEDIUM: usize = 16 * 1024;
+/// What it grows to for a stream that fills it again and again, while the thread has room for that.
 const LARGE: usize = 64 * 1024;
+/// What all buffers of a thread together may have above [`MEDIUM`]. A peer that stops taking data keeps its buffer, and
+/// there may be very many of them.
+const LARGE_TOTAL: usize = 4 * 1024 * 1024;
+
+thread_local! {
+    /// What the buffers of this thread have above [`MEDIUM`].
+    static LARGE_USED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Why reading or writing ended.
 #[derive(Debug)]
@@ -30,6 +43,17 @@ pub(crate) struct RecvBuf {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last read took all the room there was: more waits than fits.
+    filled: bool,
+    /// How much of [`LARGE_TOTAL`] this one has.
+    large: Large,
+}
+
+/// A part of [`LARGE_TOTAL`], given back when dropped. It belongs to its thread, as buffers do.
+#[derive(Debug, Default)]
+struct Large {
+    bytes: usize,
+    on_one_thread: PhantomData<*const ()>,
 }
 
 // === impl IoError ===
@@ -61,15 +85,19 @@ impl RecvBuf {
         }
     }
 
-    /// Gives memory back that only a large body needed; to be called between messages.
+    /// Gives memory back that only a large body needed; to be called between messages. What a body of some kilobytes needed
+    /// stays until the connection rests: the next one is then read at once, and not a small piece of it before.
     pub(crate) fn shrink(&mut self) {
-        if self.is_empty() && self.bytes.len() > SMALL {
-            self.bytes = Vec::new();
+        if self.is_empty() && self.bytes.len() > MEDIUM {
+            *self = Self::default();
         }
     }
 
     /// Makes room for at least one more byte, up to `limit` bytes in all; `false` if the buffer is that full.
     fn reserve(&mut self, limit: usize) -> bool {
+        if self.is_empty() && self.filled {
+            self.grow_for_streaming(limit);
+        }
         if self.end < self.bytes.len() {
             return true;
         }
@@ -83,17 +111,29 @@ impl RecvBuf {
         if size >= limit {
             return false;
         }
-        // A buffer that was filled to the brim once belongs to a stream: do not crawl up in small steps.
-        let next = if size == 0 { SMALL } else { LARGE.max(size * 2) }.min(limit);
+        // What is in it cannot be consumed before there is more, as with a head: it has to grow, allowance or not.
+        let next = if size == 0 { SMALL } else { MEDIUM.max(size * 2) }.min(limit);
         self.bytes.resize(next, 0);
+        self.large.set(next.saturating_sub(MEDIUM));
         true
+    }
+
+    /// Makes an empty buffer larger, because it was filled to the brim the last time.
+    fn grow_for_streaming(&mut self, limit: usize) {
+        let size = self.bytes.len();
+        let next = MEDIUM.max(size * 2).min(LARGE).min(limit);
+        if size == 0 || next <= size || !self.large.try_set(next.saturating_sub(MEDIUM)) {
+            return;
+        }
+        // Nothing is in it, so nothing needs to be copied over.
+        self.bytes = vec![0; next];
     }
 
     /// Reads what is there, at least one byte. `Ok(0)` is the end of the stream; it is also returned when the buffer
     /// holds `limit` bytes, so check [`RecvBuf::data`] against the limit first.
     pub(crate) fn poll_fill(
         &mut self,
-        stream: &TcpStream,
+        stream: &Stream,
         limit: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -109,9 +149,7 @@ impl RecvBuf {
             match stream.try_read(&mut self.bytes[self.end..]) {
                 Ok(count) => {
                     self.end += count;
-                    if count > 0 && self.end < self.bytes.len() {
-                        exhausted(stream);
-                    }
+                    self.filled = self.end == self.bytes.len();
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -124,7 +162,7 @@ impl RecvBuf {
     /// [`RecvBuf::poll_fill`] with a deadline and room for streaming.
     pub(crate) async fn fill(
         &mut self,
-        stream: &TcpStream,
+        stream: &Stream,
         limit: usize,
         timer: &Timer,
         deadline: Deadline,
@@ -140,12 +178,28 @@ impl RecvBuf {
     }
 }
 
-/// Notes that a read took all there was, so that the next one waits for news from the reactor instead of asking the
-/// kernel in vain: half of all reads otherwise, since tokio does this for its own `poll_read` only.
-///
-/// Nothing is missed: what arrives later is an edge that the reactor reports, and the end of the stream is never forgotten.
-fn exhausted(stream: &TcpStream) {
-    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+// === impl Large ===
+
+impl Large {
+    fn set(&mut self, bytes: usize) {
+        LARGE_USED.set(LARGE_USED.get() - self.bytes + bytes);
+        self.bytes = bytes;
+    }
+
+    /// [`Large::set`] if the thread has as much left.
+    fn try_set(&mut self, bytes: usize) -> bool {
+        let fits = LARGE_USED.get() - self.bytes + bytes <= LARGE_TOTAL;
+        if fits {
+            self.set(bytes);
+        }
+        fits
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// The room that a streaming buffer has.
@@ -153,7 +207,7 @@ pub(crate) const STREAM_LIMIT: usize = LARGE;
 
 /// Writes all of `first` and then all of `second`; each wait for the peer ends at the deadline, which the caller arms.
 pub(crate) async fn write_all(
-    stream: &TcpStream,
+    stream: &Stream,
     mut first: &[u8],
     mut second: &[u8],
     timer: &Timer,
@@ -162,16 +216,18 @@ pub(crate) async fn write_all(
 ) -> Result<(), IoError> {
     let mut armed = false;
     let mut waited = false;
-    while !(first.is_empty() && second.is_empty()) {
-        let result = if second.is_empty() {
-            stream.try_write(first)
-        } else if first.is_empty() {
-            stream.try_write(second)
+    let mut flushed = false;
+    while !flushed {
+        let written = if first.is_empty() && second.is_empty() {
+            stream.try_flush().map(|()| {
+                flushed = true;
+                0
+            })
         } else {
-            stream.try_write_vectored(&[IoSlice::new(first), IoSlice::new(second)])
+            stream.try_write(first, second)
         };
-        match result {
-            Ok(0) => return Err(IoError::Closed),
+        match written {
+            Ok(0) if !flushed => return Err(IoError::Closed),
             Ok(count) => {
                 let of_first = count.min(first.len());
                 first = &first[of_first..];
@@ -202,4 +258,66 @@ pub(crate) async fn write_all(
         timer.disarm(deadline);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that always has more than fits, of which all is consumed at once.
+    fn stream_through(buffer: &mut RecvBuf) {
+        for _ in 0..8 {
+            assert!(buffer.reserve(STREAM_LIMIT));
+            buffer.end = buffer.bytes.len();
+            buffer.filled = true;
+            buffer.consume(buffer.data().len());
+        }
+    }
+
+    #[test]
+    fn a_stream_gets_a_large_buffer_and_gives_it_back() {
+        let mut buffer = RecvBuf::default();
+        stream_through(&mut buffer);
+        assert_eq!((buffer.bytes.len(), LARGE_USED.get()), (LARGE, LARGE - MEDIUM));
+        buffer.shrink();
+        assert_eq!((buffer.bytes.len(), LARGE_USED.get()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_usual_body_needed_is_kept_for_the_next() {
+        let mut buffer = RecvBuf::default();
+        buffer.reserve(STREAM_LIMIT);
+        (buffer.end, buffer.filled) = (SMALL, true);
+        buffer.consume(SMALL);
+        buffer.reserve(STREAM_LIMIT);
+        buffer.filled = false;
+        buffer.shrink();
+        assert_eq!((buffer.bytes.len(), LARGE_USED.get()), (MEDIUM, 0));
+    }
+
+    #[test]
+    fn what_does_not_fill_its_buffer_keeps_a_small_one() {
+        let mut buffer = RecvBuf::default();
+        for _ in 0..8 {
+            assert!(buffer.reserve(STREAM_LIMIT));
+            buffer.end = 100;
+            buffer.consume(100);
+        }
+        assert_eq!(buffer.bytes.len(), SMALL);
+    }
+
+    #[test]
+    fn many_streams_together_stay_below_a_bound_and_heads_still_fit() {
+        let mut buffers: Vec<RecvBuf> = (0..500).map(|_| RecvBuf::default()).collect();
+        buffers.iter_mut().for_each(stream_through);
+        let total: usize = buffers.iter().map(|buffer| buffer.bytes.len()).sum();
+        assert!(total <= 500 * MEDIUM + LARGE_TOTAL, "{total}");
+        let mut head = RecvBuf::default();
+        while head.reserve(60 * 1024) {
+            head.end = head.bytes.len();
+        }
+        assert_eq!(head.data().len(), 60 * 1024);
+        drop((buffers, head));
+        assert_eq!(LARGE_USED.get(), 0);
+    }
 }

@@ -1,7 +1,8 @@
 //! One form for every path, before anything is decided by it.
 //!
 //! Percent-encoded unreserved characters are decoded, `.` and `..` segments resolved, `\` becomes `/`, and, if asked,
-//! runs of `/` are merged (RFC 3986 6.2.2). Encoded slashes are left as they are or refused, by configuration, and never
+//! runs of `/` are merged (RFC 3986 6.2.2). `..;a` is a `..` too: servlet containers drop what follows the semicolon
+//! before they resolve. Encoded slashes are left as they are or refused, by configuration, and never
 //! half decoded. The query is not touched.
 
 /// What is done with `%2f` and `%5c`.
@@ -44,9 +45,17 @@ impl PathRules {
     }
 
     fn needs_work(self, path: &[u8]) -> bool {
-        memchr::memchr2(b'%', b'\\', path).is_some()
-            || memchr::memmem::find(path, b"/.").is_some()
-            || (self.merge_slashes && memchr::memmem::find(path, b"//").is_some())
+        let mut before = 0;
+        path.iter().any(|byte| {
+            let after_slash = before == b'/';
+            before = *byte;
+            match byte {
+                b'%' | b'\\' => true,
+                b'.' => after_slash,
+                b'/' => after_slash && self.merge_slashes,
+                _ => false,
+            }
+        })
     }
 
     fn decode(self, path: &[u8]) -> Result<Vec<u8>, BadPath> {
@@ -91,7 +100,8 @@ fn resolve(path: &[u8]) -> Vec<u8> {
     let mut trailing = false;
     for segment in path[1..].split(|byte| *byte == b'/') {
         trailing = false;
-        match segment {
+        let plain = &segment[..memchr::memchr(b';', segment).unwrap_or(segment.len())];
+        match plain {
             b"." => trailing = true,
             b".." => {
                 result.pop();
@@ -147,7 +157,10 @@ mod tests {
             ("/a\\..\\b", "/b"),
             ("/%41%7e", "/A~"),
             ("/a%2fb%5Cc", "/a%2fb%5Cc"),
-            ("/..;/a", "/..;/a"),
+            ("/a/..;/b", "/b"),
+            ("/a/b/.;x=y", "/a/b/"),
+            ("/a/%2e%2e;x/b", "/b"),
+            ("/a;x/...;y/b", "/a;x/...;y/b"),
             ("/.hidden", "/.hidden"),
             ("/%c0%ae", "/%c0%ae"),
         ] {

@@ -1,10 +1,10 @@
 //! Telling HTTP from everything else by the first bytes (Envoy's HTTP inspector).
 
-use tokio::net::TcpStream;
+use std::borrow::Cow;
 
-use crate::{
-    http::io::RecvBuf,
-    worker::timer::{Deadline, Timer},
+use super::{
+    filter::{Facts, Look, Stop},
+    matching::Transport,
 };
 
 /// How a connection over HTTP/2 without TLS begins.
@@ -24,34 +24,29 @@ pub(crate) enum Verdict {
     Unclear,
 }
 
-/// How detection ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Detected {
-    /// `http/1.0`, `http/1.1`, `h2c`, or nothing of these.
-    Protocol(Option<&'static str>),
-    Timeout,
-    /// The client left before it said anything.
-    Gone,
-}
-
-/// Reads until it is clear what the connection is. [`Deadline::Downstream`] must be armed.
-pub(crate) async fn run(stream: &TcpStream, recv: &mut RecvBuf, timer: &Timer) -> Detected {
-    loop {
-        match verdict(recv.data()) {
-            Verdict::Http10 => return Detected::Protocol(Some("http/1.0")),
-            Verdict::Http11 => return Detected::Protocol(Some("http/1.1")),
-            Verdict::Http2 => return Detected::Protocol(Some("h2c")),
-            Verdict::Other => return Detected::Protocol(None),
+/// Reads until it is clear what the connection is.
+pub(super) async fn run(facts: &mut Facts, look: &mut Look<'_>) -> Result<(), Stop> {
+    // In TLS there is nothing to see, and what it carries was said in the ClientHello.
+    if facts.traits.transport == Transport::Tls {
+        return Ok(());
+    }
+    let protocol = loop {
+        match verdict(look.recv.data()) {
+            Verdict::Http10 => break Some("http/1.0"),
+            Verdict::Http11 => break Some("http/1.1"),
+            Verdict::Http2 => break Some("h2c"),
+            Verdict::Other => break None,
             Verdict::Unclear => {}
         }
-        match recv.fill(stream, MAX_LINE, timer, Deadline::Downstream).await {
-            Ok(0) if recv.is_empty() => return Detected::Gone,
-            Ok(0) => return Detected::Protocol(None),
-            Ok(_) => {}
-            Err(error) if error.is_timeout() => return Detected::Timeout,
-            Err(_) => return Detected::Gone,
+        match look.more(MAX_LINE).await {
+            Ok(()) => {}
+            // It said all that it had to say.
+            Err(Stop::Gone) if !look.recv.is_empty() => break None,
+            Err(stop) => return Err(stop),
         }
-    }
+    };
+    facts.traits.applications = protocol.map(Cow::Borrowed).into_iter().collect();
+    Ok(())
 }
 
 /// Judges the first bytes of a connection.

@@ -1,58 +1,76 @@
 //! Listeners: accept, find out what the connection is, hand it to a filter chain.
 
 pub(crate) mod accept;
+mod connection;
 pub(crate) mod detect;
+pub(crate) mod filter;
+pub(crate) mod hello;
+pub(crate) mod limit;
 pub(crate) mod matching;
-pub(crate) mod original_dst;
+mod original_dst;
+pub(crate) mod proxy_protocol;
+mod secure;
 pub(crate) mod socket;
+pub(crate) mod tls_inspector;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::{
+    filter::rbac::NetworkRbac,
     http::manager::HttpManager,
-    listener::matching::ChainMatch,
+    listener::{
+        filter::ListenerFilter,
+        limit::{ConnectionLimit, Gate},
+        matching::ChainMatch,
+    },
     metrics::{ListenerCells, PerWorker},
     tcp::TcpProxy,
+    tls::ServerTls,
+    worker::drain::Drain,
 };
 
 /// One version of a compiled listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
+    /// Whether it is for traffic towards the workload, as the configuration says.
+    pub(crate) inbound: bool,
     pub(crate) address: SocketAddr,
     pub(crate) bind_to_port: bool,
     /// Hand connections to the listener at their original destination, if there is one.
     pub(crate) use_original_dst: bool,
-    /// Whether the original destination is asked for.
-    pub(crate) original_dst: bool,
-    /// Whether the first bytes are looked at for HTTP.
-    pub(crate) http_inspector: bool,
-    pub(crate) detect_timeout: Option<Duration>,
-    /// After the timeout go on as if nothing was detected, instead of closing.
+    /// What looks at connections before their chain is chosen, in order.
+    pub(crate) filters: Vec<ListenerFilter>,
+    /// How many connections it may have.
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// How many the process may have, unless the listener is exempt.
+    pub(crate) global_gate: Option<Arc<Gate>>,
+    /// For all filters together.
+    pub(crate) filters_timeout: Option<Duration>,
+    /// After the timeout go on with what is known, instead of closing.
     pub(crate) continue_on_timeout: bool,
     pub(crate) backlog: u32,
     pub(crate) reuse_port: bool,
     pub(crate) chains: Vec<FilterChain>,
-    pub(crate) default_chain: Option<Handler>,
+    pub(crate) default_chain: Option<FilterChain>,
     pub(crate) stats: Arc<PerWorker<ListenerCells>>,
-    /// Set when this version is replaced or removed: its connections end in order.
-    pub(crate) draining: Arc<AtomicBool>,
+    /// Begins when this version is replaced or removed, or told to drain: its connections end in order.
+    pub(crate) drain: Arc<Drain>,
 }
 
 /// A chain and when it applies.
 #[derive(Debug)]
 pub(crate) struct FilterChain {
     pub(crate) matches: ChainMatch,
+    /// Each of them must let a connection in.
+    pub(crate) limits: Vec<Arc<ConnectionLimit>>,
+    /// The same; asked once it is known who the client is.
+    pub(crate) rbac: Vec<NetworkRbac>,
+    /// What protects its connections, if anything.
+    pub(crate) tls: Option<Arc<ServerTls>>,
     pub(crate) handler: Handler,
 }
 
@@ -81,6 +99,18 @@ pub(crate) struct Bound {
     sockets: Vec<Mutex<Option<std::net::TcpListener>>>,
 }
 
+// === impl Listener ===
+
+impl Listener {
+    /// Whether the secrets that it needs are there.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.chains
+            .iter()
+            .chain(&self.default_chain)
+            .all(|chain| chain.tls.as_ref().is_none_or(|tls| tls.is_ready()))
+    }
+}
+
 // === impl ListenerSlot ===
 
 impl ListenerSlot {
@@ -94,7 +124,7 @@ impl ListenerSlot {
 
     /// Puts another version in place; connections of the one before drain.
     pub(crate) fn replace(&self, listener: Arc<Listener>) {
-        self.current.swap(listener).draining.store(true, Ordering::Relaxed);
+        self.current.swap(listener).drain.begin();
     }
 }
 
@@ -103,5 +133,10 @@ impl ListenerSlot {
 impl Bound {
     pub(crate) fn take_socket(&self, worker: usize) -> Option<std::net::TcpListener> {
         self.sockets.get(worker)?.lock().take()
+    }
+
+    /// Whether every worker has its socket.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.sockets.iter().all(|socket| socket.lock().is_none())
     }
 }

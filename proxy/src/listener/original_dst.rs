@@ -5,11 +5,20 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// The destination before a redirect; `None` if the connection was not redirected.
-pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
-    let local = stream.local_addr().ok()?;
-    let socket = SockRef::from(stream);
-    let address = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
-    // A kernel without connection tracking says "no such option": nothing was redirected then.
+use super::filter::Facts;
+use crate::net::Stream;
+
+/// Notes the destination before a redirect, if the connection was redirected.
+pub(super) fn run(facts: &mut Facts, stream: &Stream) {
+    if let Some(destination) = original_dst(stream.socket()) {
+        facts.restore_destination(destination);
+    }
+}
+
+/// The destination before a redirect; `None` if the kernel does not track connections.
+fn original_dst(socket: &TcpStream) -> Option<SocketAddr> {
+    let is_ipv4 = socket.local_addr().ok()?.is_ipv4();
+    let socket = SockRef::from(socket);
+    let address = if is_ipv4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
     address.ok()?.as_socket()
 }

@@ -4,16 +4,28 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{ClusterCells, HttpCells, ListenerCells, PerWorker, TcpCells};
+use crate::cluster::outlier::counts as outlier;
+
+use super::{
+    ClusterCells, ConnectionLimitCells, HttpCells, ListenerCells, NamedCounters, PerWorker,
+    ProxyProtocolCells, TcpCells, TlsInspectorCells,
+};
 
 /// All cells of the process. Only configuration changes and scrapes lock it.
 #[derive(Debug)]
 pub(crate) struct Registry {
     workers: usize,
     clusters: Family<ClusterCells>,
+    outliers: Mutex<BTreeMap<String, Arc<outlier::Counts>>>,
     http: Family<HttpCells>,
     tcp: Family<TcpCells>,
     listeners: Family<ListenerCells>,
+    proxy_protocol: Family<ProxyProtocolCells>,
+    connection_limits: Family<ConnectionLimitCells>,
+    /// One for all: as in Envoy, whose inspectors have no prefix.
+    tls_inspectors: Arc<PerWorker<TlsInspectorCells>>,
+    /// What filters count.
+    pub(crate) named: Arc<NamedCounters>,
 }
 
 type Family<T> = Mutex<BTreeMap<String, Arc<PerWorker<T>>>>;
@@ -25,14 +37,24 @@ impl Registry {
         Self {
             workers,
             clusters: Mutex::default(),
+            outliers: Mutex::default(),
             http: Mutex::default(),
             tcp: Mutex::default(),
             listeners: Mutex::default(),
+            proxy_protocol: Mutex::default(),
+            connection_limits: Mutex::default(),
+            tls_inspectors: Arc::new(PerWorker::new(workers)),
+            named: Arc::new(NamedCounters::new(workers)),
         }
     }
 
     pub(crate) fn cluster(&self, name: &str) -> Arc<PerWorker<ClusterCells>> {
         self.cells(&self.clusters, name)
+    }
+
+    /// What outlier detection counts; only clusters with it have any.
+    pub(crate) fn outlier(&self, name: &str) -> Arc<outlier::Counts> {
+        Arc::clone(self.outliers.lock().entry(name.to_owned()).or_default())
     }
 
     pub(crate) fn http(&self, stat_prefix: &str) -> Arc<PerWorker<HttpCells>> {
@@ -47,19 +69,39 @@ impl Registry {
         self.cells(&self.listeners, address)
     }
 
+    pub(crate) fn proxy_protocol(&self, stat_prefix: &str) -> Arc<PerWorker<ProxyProtocolCells>> {
+        self.cells(&self.proxy_protocol, stat_prefix)
+    }
+
+    pub(crate) fn connection_limit(&self, stat_prefix: &str) -> Arc<PerWorker<ConnectionLimitCells>> {
+        self.cells(&self.connection_limits, stat_prefix)
+    }
+
+    pub(crate) fn tls_inspectors(&self) -> Arc<PerWorker<TlsInspectorCells>> {
+        Arc::clone(&self.tls_inspectors)
+    }
+
     /// Drops the cells that nothing counts in any more: a cluster that is gone must not be scraped for ever.
     pub(crate) fn forget_unused(&self) {
         fn sweep<T>(family: &Family<T>) {
             family.lock().retain(|_, cells| Arc::strong_count(cells) > 1);
         }
         sweep(&self.clusters);
+        self.outliers.lock().retain(|_, counts| Arc::strong_count(counts) > 1);
         sweep(&self.http);
         sweep(&self.tcp);
         sweep(&self.listeners);
+        sweep(&self.proxy_protocol);
+        sweep(&self.connection_limits);
+        self.named.forget_unused();
     }
 
     pub(super) fn clusters(&self) -> Vec<(String, Arc<PerWorker<ClusterCells>>)> {
         all(&self.clusters)
+    }
+
+    pub(super) fn outliers(&self) -> Vec<(String, Arc<outlier::Counts>)> {
+        self.outliers.lock().iter().map(|(name, counts)| (name.clone(), Arc::clone(counts))).collect()
     }
 
     pub(super) fn http_managers(&self) -> Vec<(String, Arc<PerWorker<HttpCells>>)> {
@@ -72,6 +114,14 @@ impl Registry {
 
     pub(super) fn listeners(&self) -> Vec<(String, Arc<PerWorker<ListenerCells>>)> {
         all(&self.listeners)
+    }
+
+    pub(super) fn proxy_protocols(&self) -> Vec<(String, Arc<PerWorker<ProxyProtocolCells>>)> {
+        all(&self.proxy_protocol)
+    }
+
+    pub(super) fn connection_limits(&self) -> Vec<(String, Arc<PerWorker<ConnectionLimitCells>>)> {
+        all(&self.connection_limits)
     }
 
     /// Connections of clients that are open now.

@@ -1,6 +1,6 @@
 //! The cells as Prometheus text.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use prometheus::{
     Encoder as _, TextEncoder,
@@ -11,9 +11,10 @@ use prometheus::{
 };
 
 use super::{
-    Counter, PerWorker, Registry,
+    Counter, PerWorker, Registry, TlsCells, connections,
     histogram::{BOUNDS, Summed},
 };
+use crate::http::exchange::Reason;
 
 /// Numbers about the process as a whole.
 #[derive(Debug, Clone, Default)]
@@ -26,34 +27,37 @@ pub(crate) struct ServerNumbers {
     pub(crate) memory: u64,
     pub(crate) state: u8,
     /// Further gauges by name, each with the cluster that it is about or nothing.
-    pub(crate) gauges: Vec<(&'static str, Option<String>, f64)>,
+    pub(crate) gauges: Vec<(Cow<'static, str>, Option<String>, f64)>,
     /// Further counters by name.
-    pub(crate) counters: Vec<(&'static str, u64)>,
+    pub(crate) counters: Vec<(Cow<'static, str>, u64)>,
+    /// Counters of clusters: name, cluster, value.
+    pub(crate) cluster_counters: Vec<(&'static str, String, u64)>,
 }
 
 /// Families in the order of their names, as the text format wants them together.
 #[derive(Default)]
-struct Families(BTreeMap<String, MetricFamily>);
+pub(super) struct Families(BTreeMap<String, MetricFamily>);
 
 const CLUSTER: &str = "envoy_cluster_name";
 const MANAGER: &str = "envoy_http_conn_manager_prefix";
-const TCP: &str = "envoy_tcp_prefix";
-const LISTENER: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
 
-/// Everything, in the text format of Prometheus.
-pub(crate) fn prometheus_text(
-    registry: &Registry,
-    server: &ServerNumbers,
-) -> Result<String, prometheus::Error> {
+/// Everything there is.
+pub(crate) fn collect(registry: &Registry, server: &ServerNumbers) -> Vec<MetricFamily> {
     let mut families = Families::default();
     clusters(&mut families, registry);
+    outliers(&mut families, registry);
     managers(&mut families, registry);
-    others(&mut families, registry);
+    connections::write(&mut families, registry);
+    registry.named.write(&mut families);
     server_numbers(&mut families, server);
-    let families: Vec<_> = families.0.into_values().collect();
+    families.0.into_values().collect()
+}
+
+/// As the text format of Prometheus.
+pub(crate) fn encode(families: &[MetricFamily]) -> Result<String, prometheus::Error> {
     let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
+    TextEncoder::new().encode(families, &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -68,8 +72,15 @@ fn clusters(families: &mut Families, registry: &Registry) {
         counter("rq_retry", cells.sum(|c| &c.rq_retry));
         counter("rq_retry_success", cells.sum(|c| &c.rq_retry_success));
         counter("rq_retry_overflow", cells.sum(|c| &c.rq_retry_overflow));
+        counter("rq_retry_limit_exceeded", cells.sum(|c| &c.rq_retry_limit_exceeded));
+        counter("rq_retry_backoff_exponential", cells.sum(|c| &c.rq_retry_backoff_exponential));
+        counter("rq_retry_backoff_ratelimited", cells.sum(|c| &c.rq_retry_backoff_ratelimited));
+        counter("internal_redirect_succeeded_total", cells.sum(|c| &c.rq_redirect_succeeded));
+        counter("internal_redirect_failed_total", cells.sum(|c| &c.rq_redirect_failed));
+        counter("rq_mirror_dropped", cells.sum(|c| &c.rq_mirror_dropped));
         counter("rq_timeout", cells.sum(|c| &c.rq_timeout));
         counter("rq_per_try_timeout", cells.sum(|c| &c.rq_per_try_timeout));
+        counter("rq_per_try_idle_timeout", cells.sum(|c| &c.rq_per_try_idle_timeout));
         counter("rq_cancelled", cells.sum(|c| &c.rq_cancelled));
         counter("rq_rx_reset", cells.sum(|c| &c.rq_rx_reset));
         counter("rq_pending_overflow", cells.sum(|c| &c.rq_pending_overflow));
@@ -77,6 +88,7 @@ fn clusters(families: &mut Families, registry: &Registry) {
         counter("cx_destroy", cells.sum(|c| &c.cx_destroy));
         counter("cx_connect_fail", cells.sum(|c| &c.cx_connect_fail));
         counter("cx_connect_timeout", cells.sum(|c| &c.cx_connect_timeout));
+        counter("cx_connect_attempts_exceeded", cells.sum(|c| &c.cx_connect_attempts_exceeded));
         counter("cx_overflow", cells.sum(|c| &c.cx_overflow));
         counter("cx_none_healthy", cells.sum(|c| &c.cx_none_healthy));
         counter("cx_rx_bytes_total", cells.sum(|c| &c.cx_rx_bytes));
@@ -84,6 +96,29 @@ fn clusters(families: &mut Families, registry: &Registry) {
         counter("cx_http1_total", cells.sum(|c| &c.cx_http1_total));
         counter("cx_http2_total", cells.sum(|c| &c.cx_http2_total));
         counter("cx_protocol_error", cells.sum(|c| &c.cx_protocol_error));
+        for (metric, value) in [
+            ("ok", cells.sum(|c| &c.ratelimit.ok)),
+            ("over_limit", cells.sum(|c| &c.ratelimit.over_limit)),
+            ("error", cells.sum(|c| &c.ratelimit.error)),
+            ("failure_mode_allowed", cells.sum(|c| &c.ratelimit.failure_mode_allowed)),
+        ] {
+            // As in Envoy: only of clusters whose requests were limited.
+            if value > 0 {
+                families.counter(&format!("envoy_cluster_ratelimit_{metric}"), &labels, value);
+            }
+        }
+        let mut counter = |metric: &str, value: u64| {
+            families.counter(&format!("envoy_cluster_lb_{metric}"), &labels, value)
+        };
+        counter("healthy_panic", cells.sum(|c| &c.lb_healthy_panic));
+        counter("zone_routing_all_directly", cells.sum(|c| &c.lb_zone_routing_all_directly));
+        counter("zone_routing_sampled", cells.sum(|c| &c.lb_zone_routing_sampled));
+        counter("zone_routing_cross_zone", cells.sum(|c| &c.lb_zone_routing_cross_zone));
+        counter("zone_no_capacity_left", cells.sum(|c| &c.lb_zone_no_capacity_left));
+        counter("subsets_selected", cells.sum(|c| &c.lb_subsets_selected));
+        counter("subsets_fallback", cells.sum(|c| &c.lb_subsets_fallback));
+        counter("subsets_fallback_panic", cells.sum(|c| &c.lb_subsets_fallback_panic));
+        tls(families, "envoy_cluster_ssl", &labels, |counter| cells.sum(|c| counter(&c.ssl)));
         families.gauge(
             "envoy_cluster_upstream_cx_active",
             &labels,
@@ -107,6 +142,15 @@ fn clusters(families: &mut Families, registry: &Registry) {
     }
 }
 
+fn outliers(families: &mut Families, registry: &Registry) {
+    for (name, counts) in registry.outliers() {
+        for (metric, value) in counts.read() {
+            let metric = format!("envoy_cluster_outlier_detection_{metric}");
+            families.counter(&metric, &[(CLUSTER, name.as_str())], value);
+        }
+    }
+}
+
 fn managers(families: &mut Families, registry: &Registry) {
     for (prefix, cells) in registry.http_managers() {
         let labels = [(MANAGER, prefix.as_str())];
@@ -117,6 +161,7 @@ fn managers(families: &mut Families, registry: &Registry) {
         counter("downstream_rq_http1_total", cells.sum(|c| &c.rq_http1_total));
         counter("downstream_rq_http2_total", cells.sum(|c| &c.rq_http2_total));
         counter("downstream_rq_timeout", cells.sum(|c| &c.rq_timeout));
+        counter("downstream_rq_max_duration_reached", cells.sum(|c| &c.rq_max_duration_reached));
         counter("downstream_cx_total", cells.sum(|c| &c.cx_total));
         counter("downstream_cx_destroy", cells.sum(|c| &c.cx_destroy));
         counter("downstream_cx_http1_total", cells.sum(|c| &c.cx_http1_total));
@@ -124,10 +169,19 @@ fn managers(families: &mut Families, registry: &Registry) {
         counter("downstream_cx_protocol_error", cells.sum(|c| &c.cx_protocol_error));
         counter("downstream_cx_idle_timeout", cells.sum(|c| &c.cx_idle_timeout));
         counter("downstream_cx_upgrades_total", cells.sum(|c| &c.cx_upgrades_total));
+        counter("downstream_cx_overload_disable_keepalive", cells.sum(|c| &c.cx_overload_disable_keepalive));
+        counter("downstream_rq_overload_close", cells.sum(|c| &c.rq_overload_close));
         counter("downstream_cx_rx_bytes_total", cells.sum(|c| &c.cx_rx_bytes));
         counter("downstream_cx_tx_bytes_total", cells.sum(|c| &c.cx_tx_bytes));
         counter("no_route", cells.sum(|c| &c.no_route));
         counter("no_cluster", cells.sum(|c| &c.no_cluster));
+        let mut passed_on =
+            |why: &str, value| counter(&format!("passthrough_internal_redirect_{why}"), value);
+        passed_on("bad_location", cells.sum(|c| &c.redirect_bad_location));
+        passed_on("unsafe_scheme", cells.sum(|c| &c.redirect_unsafe_scheme));
+        passed_on("too_many_redirects", cells.sum(|c| &c.redirect_too_many));
+        passed_on("no_route", cells.sum(|c| &c.redirect_no_route));
+        passed_on("predicate", cells.sum(|c| &c.redirect_predicate));
         families.gauge(
             "envoy_http_downstream_cx_active",
             &labels,
@@ -143,6 +197,18 @@ fn managers(families: &mut Families, registry: &Registry) {
             let value = cells.sum(|c| &c.rq_class[class]);
             families.counter("envoy_http_downstream_rq_xx", &[(CLASS, &digit), (MANAGER, &prefix)], value);
         }
+        // Only what happened: most reasons never do, and a series for each would drown the others.
+        for reason in Reason::ALL.into_iter().filter(|reason| reason.is_error()) {
+            let value = cells.sum(|c| c.rq_error.of(reason));
+            if value > 0 {
+                let labels = [
+                    ("reason", reason.details()),
+                    ("response_flag", reason.flag()),
+                    (MANAGER, prefix.as_str()),
+                ];
+                families.counter("envoy_http_downstream_rq_error", &labels, value);
+            }
+        }
         families.histogram(
             "envoy_http_downstream_rq_time",
             &labels,
@@ -151,38 +217,27 @@ fn managers(families: &mut Families, registry: &Registry) {
     }
 }
 
-fn others(families: &mut Families, registry: &Registry) {
-    for (prefix, cells) in registry.tcp_proxies() {
-        let labels = [(TCP, prefix.as_str())];
-        families.counter("envoy_tcp_downstream_cx_total", &labels, cells.sum(|c| &c.cx_total));
-        families.counter("envoy_tcp_downstream_cx_no_route", &labels, cells.sum(|c| &c.cx_no_route));
-        families.counter("envoy_tcp_downstream_cx_rx_bytes_total", &labels, cells.sum(|c| &c.cx_rx_bytes));
-        families.counter("envoy_tcp_downstream_cx_tx_bytes_total", &labels, cells.sum(|c| &c.cx_tx_bytes));
-        families.gauge(
-            "envoy_tcp_downstream_cx_active",
-            &labels,
-            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
-        );
-    }
-    for (address, cells) in registry.listeners() {
-        let labels = [(LISTENER, address.as_str())];
-        families.counter("envoy_listener_downstream_cx_total", &labels, cells.sum(|c| &c.cx_total));
-        families.counter("envoy_listener_downstream_cx_destroy", &labels, cells.sum(|c| &c.cx_destroy));
-        families.counter(
-            "envoy_listener_downstream_pre_cx_timeout",
-            &labels,
-            cells.sum(|c| &c.pre_cx_timeout),
-        );
-        families.counter(
-            "envoy_listener_no_filter_chain_match",
-            &labels,
-            cells.sum(|c| &c.no_filter_chain_match),
-        );
-        families.gauge(
-            "envoy_listener_downstream_cx_active",
-            &labels,
-            difference(&cells, |c| &c.cx_total, |c| &c.cx_destroy),
-        );
+/// One counter of a TLS context, wherever its cells are.
+type TlsCell = fn(&TlsCells) -> &Counter;
+
+pub(super) fn tls(
+    families: &mut Families,
+    prefix: &str,
+    labels: &[(&str, &str)],
+    sum: impl Fn(TlsCell) -> u64,
+) {
+    let counters: [(&str, TlsCell); 8] = [
+        ("handshake", |c| &c.handshake),
+        ("connection_error", |c| &c.connection_error),
+        ("session_reused", |c| &c.session_reused),
+        ("no_certificate", |c| &c.no_certificate),
+        ("fail_verify_no_cert", |c| &c.fail_verify_no_cert),
+        ("fail_verify_error", |c| &c.fail_verify_error),
+        ("fail_verify_san", |c| &c.fail_verify_san),
+        ("fail_verify_cert_hash", |c| &c.fail_verify_cert_hash),
+    ];
+    for (name, counter) in counters {
+        families.counter(&format!("{prefix}_{name}"), labels, sum(counter));
     }
 }
 
@@ -199,12 +254,15 @@ fn server_numbers(families: &mut Families, server: &ServerNumbers) {
             None => families.gauge(name, &[], *value),
         }
     }
+    for (name, cluster, value) in &server.cluster_counters {
+        families.counter(name, &[(CLUSTER, cluster)], *value);
+    }
     for (name, value) in &server.counters {
         families.counter(name, &[], *value);
     }
 }
 
-fn difference<T: Default>(
+pub(super) fn difference<T: Default>(
     cells: &PerWorker<T>,
     up: impl Fn(&T) -> &Counter,
     down: impl Fn(&T) -> &Counter,
@@ -217,7 +275,7 @@ fn difference<T: Default>(
 // === impl Families ===
 
 impl Families {
-    fn counter(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    pub(super) fn counter(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let mut counter = CounterProto::default();
         counter.set_value(value as f64);
         let mut metric = labelled(labels);
@@ -225,7 +283,7 @@ impl Families {
         self.push(name, MetricType::COUNTER, metric);
     }
 
-    fn gauge(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub(super) fn gauge(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
         let mut metric = labelled(labels);
@@ -292,7 +350,7 @@ mod tests {
         cluster.at(1).rq_total.add(3);
         cluster.at(1).rq_class[1].add(4);
         cluster.at(0).rq_time.record(std::time::Duration::from_millis(2));
-        let text = prometheus_text(&registry, &ServerNumbers { live: true, ..ServerNumbers::default() })
+        let text = encode(&collect(&registry, &ServerNumbers { live: true, ..ServerNumbers::default() }))
             .expect("encodes");
         for line in [
             "# TYPE envoy_cluster_upstream_rq_total counter",

@@ -8,29 +8,31 @@ use std::{
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::Instant,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
 
 use crate::{
-    cluster::{Cluster, breaker::Permit, endpoint::Endpoint},
+    cluster::{breaker::Permit, endpoint::Endpoint},
     http::io::{IoError, RecvBuf},
     metrics::{ClusterCells, PerWorker},
-    pool::ClusterLocal,
-    worker::timer::{Deadline, Timer},
+    net::Stream,
+    pool::{ClusterLocal, Wanted},
+    proxy_protocol::{self, Addresses},
+    tls::Spoken,
+    worker::timer::Deadline,
 };
 
 /// A connection with its buffers; everything that counts connections hangs on its life.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) recv: RecvBuf,
     pub(crate) out: Vec<u8>,
     /// Requests sent so far.
     pub(crate) requests: u32,
-    /// When an idle connection is closed.
-    expires: Option<Instant>,
+    /// When an idle connection is closed, by the worker's coarse clock.
+    expires: u64,
+    /// What the endpoint was told about the client.
+    said: Option<Box<Addresses>>,
     pub(crate) life: Life,
 }
 
@@ -48,14 +50,8 @@ pub(crate) struct Life {
 
 impl Connection {
     /// Connects to the endpoint.
-    pub(crate) async fn open(
-        cluster: &Cluster,
-        local: &Rc<ClusterLocal>,
-        endpoint: &Arc<Endpoint>,
-        worker: usize,
-        timer: &Timer,
-        permit: Permit,
-    ) -> Result<Self, IoError> {
+    pub(crate) async fn open(wanted: &Wanted<'_>, permit: Permit, spoken: Spoken) -> Result<Self, IoError> {
+        let Wanted { cluster, local, endpoint, worker, timer, .. } = *wanted;
         let cells = cluster.stats.at(worker);
         cells.cx_total.add(1);
         endpoint.stats.cx_total.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +66,7 @@ impl Connection {
             _permit: permit,
         };
         timer.arm(Deadline::Upstream, Some(cluster.connect_timeout));
-        let result = timer.limit(Deadline::Upstream, connect(endpoint, cluster)).await;
+        let result = timer.limit(Deadline::Upstream, connect(wanted, spoken, cells)).await;
         timer.disarm(Deadline::Upstream);
         let failed = |error: IoError| {
             cells.cx_connect_fail.add(1);
@@ -88,11 +84,23 @@ impl Connection {
             }
             Err(_) => return Err(failed(IoError::Timeout)),
         };
-        Ok(Self { stream, recv: RecvBuf::default(), out: Vec::new(), requests: 0, expires: None, life })
+        Ok(Self {
+            stream,
+            recv: RecvBuf::default(),
+            out: Vec::new(),
+            requests: 0,
+            expires: u64::MAX,
+            said: wanted.said().copied().map(Box::new),
+            life,
+        })
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.life.endpoint
+    }
+
+    pub(super) fn said(&self) -> Option<&Addresses> {
+        self.said.as_deref()
     }
 
     pub(super) fn local(&self) -> &Rc<ClusterLocal> {
@@ -100,20 +108,24 @@ impl Connection {
     }
 
     /// Prepares for a time without requests.
-    pub(super) fn rest(&mut self, idle_timeout: Option<Duration>) {
+    pub(super) fn rest(&mut self, idle_timeout: Option<Duration>, now: u64) {
         self.recv.shrink();
         if self.out.capacity() > 16 * 1024 {
             self.out = Vec::new();
         }
-        self.expires = idle_timeout.map(|timeout| Instant::now() + timeout);
+        self.expires = idle_timeout.map_or(u64::MAX, |timeout| {
+            now.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+        });
     }
 
-    pub(super) fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|expires| expires <= Instant::now())
+    /// Gives the buffers back; the next request makes them anew.
+    pub(super) fn drop_buffers(&mut self) {
+        self.recv = RecvBuf::default();
+        self.out = Vec::new();
     }
 
-    pub(super) fn expire(&mut self) {
-        self.expires = None;
+    pub(super) fn is_expired(&self, now: u64) -> bool {
+        self.expires <= now
     }
 
     /// Whether the upstream closed the connection or sent something unasked while it was idle. Costs no system call as
@@ -141,7 +153,9 @@ impl Drop for Life {
     }
 }
 
-async fn connect(endpoint: &Endpoint, cluster: &Cluster) -> io::Result<TcpStream> {
+/// Connects, says for whom if that is wanted, and with TLS agrees on a session.
+async fn connect(wanted: &Wanted<'_>, spoken: Spoken, cells: &ClusterCells) -> io::Result<Stream> {
+    let Wanted { cluster, endpoint, .. } = *wanted;
     let socket = if endpoint.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(keepalive) = &cluster.keepalive {
         let mut settings = TcpKeepalive::new();
@@ -156,7 +170,16 @@ async fn connect(endpoint: &Endpoint, cluster: &Cluster) -> io::Result<TcpStream
         }
         SockRef::from(&socket).set_tcp_keepalive(&settings)?;
     }
-    let stream = socket.connect(endpoint.address).await?;
+    let mut stream = socket.connect(endpoint.address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    if let Some(version) = cluster.proxy_protocol {
+        stream.write_all(&proxy_protocol::write::header(version, Some(wanted.client))).await?;
+    }
+    match &cluster.tls {
+        None => Ok(stream.into()),
+        Some(tls) => {
+            let session = Box::pin(tls.connect(stream, endpoint.address, spoken, &cells.ssl));
+            Ok(Stream::Tls(Box::new(session.await?)))
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A worker's connections to upstreams.
 //!
 //! Idle HTTP/1 connections are kept per endpoint and used last in, first out, so that surplus ones grow old and are
-//! closed. HTTP/2 has one connection per endpoint and worker. Nothing here is shared between workers.
+//! closed. HTTP/2 connections are shared by as many requests as they may have. Nothing here is shared between workers.
 
 mod connection;
 mod h2;
@@ -21,17 +21,24 @@ pub(crate) use connection::Connection;
 pub(crate) use h2::H2Lease;
 
 use crate::{
-    cluster::{Cluster, breaker::Permit, endpoint::Endpoint},
+    balance::Turns,
+    cluster::{
+        Cluster,
+        breaker::{Breaker, Permit, Priority},
+        endpoint::Endpoint,
+    },
     http::io::IoError,
-    worker::timer::{Deadline, Timer},
+    proxy_protocol::Addresses,
+    tls::Spoken,
+    worker::timer::{CoarseClock, Deadline, Timer},
 };
 
 /// Destinations that a worker remembers for a cluster without a list of endpoints.
 const MAX_ORIGINAL: usize = 4096;
 
 /// All pools of a worker.
-#[derive(Default)]
 pub(crate) struct Pools {
+    clock: CoarseClock,
     #[expect(
         clippy::vec_box,
         reason = "a connection is moved in and out with every request; a pointer moves cheaply"
@@ -45,14 +52,30 @@ pub(crate) struct Pools {
 #[derive(Debug)]
 pub(crate) struct ClusterLocal {
     cluster: Weak<Cluster>,
-    /// Position of the round robin.
-    pub(crate) turn: Cell<usize>,
+    /// Positions of the round robins.
+    pub(crate) turns: Turns,
     /// Connections that this worker has open.
     open: Cell<usize>,
     /// Told when a connection becomes free or closes.
     freed: Notify,
     /// Endpoints made up from where clients wanted to go.
     original: RefCell<HashMap<SocketAddr, Arc<Endpoint>>>,
+}
+
+/// For what a connection is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) priority: Priority,
+    pub(crate) cluster: &'a Arc<Cluster>,
+    pub(crate) local: &'a Rc<ClusterLocal>,
+    pub(crate) endpoint: &'a Arc<Endpoint>,
+    pub(crate) worker: usize,
+    pub(crate) timer: &'a Timer,
+    /// Between whom the client's connection is. Said to endpoints whose cluster asks for it; a connection on which it was
+    /// said serves no other pair.
+    pub(crate) client: Addresses,
+    /// A connection failed or refused this before: another one, if there can be one.
+    pub(crate) fresh: bool,
 }
 
 /// Why there is no connection.
@@ -73,13 +96,18 @@ struct IdHasher(u64);
 // === impl Pools ===
 
 impl Pools {
+    /// Empty pools; idle connections age by `clock`.
+    pub(crate) fn new(clock: CoarseClock) -> Self {
+        Self { clock, idle: RefCell::default(), h2: RefCell::default(), clusters: RefCell::default() }
+    }
+
     /// This worker's state for a cluster.
     pub(crate) fn local(&self, cluster: &Arc<Cluster>) -> Rc<ClusterLocal> {
         let mut clusters = self.clusters.borrow_mut();
         Rc::clone(clusters.entry(cluster.id).or_insert_with(|| {
             Rc::new(ClusterLocal {
                 cluster: Arc::downgrade(cluster),
-                turn: Cell::new(0),
+                turns: Turns::starting_at(rand::random::<u32>() as usize),
                 open: Cell::new(0),
                 freed: Notify::new(),
                 original: RefCell::default(),
@@ -88,19 +116,15 @@ impl Pools {
     }
 
     /// A connection for one HTTP/1 request, and whether it was used before.
-    pub(crate) async fn acquire(
-        &self,
-        cluster: &Arc<Cluster>,
-        local: &Rc<ClusterLocal>,
-        endpoint: &Arc<Endpoint>,
-        worker: usize,
-        timer: &Timer,
-        fresh: bool,
-    ) -> Result<(Box<Connection>, bool), AcquireError> {
-        if !fresh && let Some(connection) = self.take_idle(endpoint.id) {
+    pub(crate) async fn acquire(&self, wanted: &Wanted<'_>) -> Result<(Box<Connection>, bool), AcquireError> {
+        let Wanted { cluster, local, endpoint, worker, timer, .. } = *wanted;
+        let said = wanted.said();
+        if !wanted.fresh
+            && let Some(connection) = self.take_idle(endpoint.id, said)
+        {
             return Ok((connection, true));
         }
-        let breaker = &cluster.breaker;
+        let breaker = wanted.breaker();
         let mut permit = Permit::take(&breaker.connections, breaker.limits.connections);
         if permit.is_none() && local.open.get() == 0 {
             // As Envoy: every worker may have one, or the connections of the others would starve it.
@@ -119,7 +143,7 @@ impl Pools {
                     .limit(Deadline::Upstream, local.freed.notified())
                     .await
                     .map_err(|_| AcquireError::Timeout)?;
-                if let Some(connection) = self.take_any_idle(cluster, endpoint) {
+                if let Some(connection) = self.take_any_idle(cluster, endpoint, said) {
                     timer.disarm(Deadline::Upstream);
                     return Ok((connection, true));
                 }
@@ -130,7 +154,7 @@ impl Pools {
             }
         }
         let permit = permit.ok_or(AcquireError::Overflow)?;
-        let connection = Connection::open(cluster, local, endpoint, worker, timer, permit).await?;
+        let connection = Connection::open(wanted, permit, Spoken::Http1).await?;
         cluster.stats.at(worker).cx_http1_total.add(1);
         Ok((Box::new(connection), false))
     }
@@ -141,23 +165,16 @@ impl Pools {
         if worn || connection.endpoint().is_gone() {
             return;
         }
-        connection.rest(cluster.idle_timeout);
+        connection.rest(cluster.idle_timeout, self.clock.millis());
         let local = Rc::clone(connection.local());
         self.idle.borrow_mut().entry(connection.endpoint().id).or_default().push(connection);
         local.freed.notify_one();
     }
 
     /// An HTTP/2 connection for one request.
-    pub(crate) async fn acquire_h2(
-        &self,
-        cluster: &Arc<Cluster>,
-        local: &Rc<ClusterLocal>,
-        endpoint: &Arc<Endpoint>,
-        worker: usize,
-        timer: &Timer,
-    ) -> Result<H2Lease, AcquireError> {
-        let shared = Rc::clone(self.h2.borrow_mut().entry(endpoint.id).or_default());
-        shared.lease(cluster, local, endpoint, worker, timer).await
+    pub(crate) async fn acquire_h2(&self, wanted: &Wanted<'_>) -> Result<H2Lease, AcquireError> {
+        let shared = Rc::clone(self.h2.borrow_mut().entry(wanted.endpoint.id).or_default());
+        shared.lease(wanted).await
     }
 
     /// The endpoint that stands for an address in a cluster without a list.
@@ -175,20 +192,18 @@ impl Pools {
 
     /// Closes what is not worth keeping. To be called about once a second.
     pub(crate) fn sweep(&self) {
+        let now = self.clock.millis();
         let mut closed = Vec::new();
         self.idle.borrow_mut().retain(|_, connections| {
             connections.retain_mut(|connection| {
-                let keep =
-                    !connection.endpoint().is_gone() && !connection.is_expired() && !connection.is_stale();
-                if !keep {
-                    connection.expire();
-                }
-                keep
+                // Busy connections are elsewhere; what is here may wait long for its next request.
+                connection.drop_buffers();
+                !connection.endpoint().is_gone() && !connection.is_expired(now) && !connection.is_stale()
             });
             connections.shrink_to(4);
             !connections.is_empty()
         });
-        self.h2.borrow_mut().retain(|_, shared| !shared.is_unused());
+        self.h2.borrow_mut().retain(|_, shared| !shared.sweep());
         self.clusters.borrow_mut().retain(|_, local| {
             let keep = local.cluster.strong_count() > 0 || local.open.get() > 0;
             if !keep {
@@ -204,11 +219,16 @@ impl Pools {
         self.h2.borrow_mut().clear();
     }
 
-    fn take_idle(&self, endpoint: u64) -> Option<Box<Connection>> {
+    /// The idle connection to an endpoint that was used last, of those on which `said` was said.
+    fn take_idle(&self, endpoint: u64, said: Option<&Addresses>) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&endpoint)?;
-        while let Some(connection) = connections.pop() {
-            if !connection.is_stale() && !connection.is_expired() && !connection.endpoint().is_gone() {
+        while let Some(index) = connections.iter().rposition(|connection| connection.said() == said) {
+            let connection = connections.remove(index);
+            if !connection.is_stale()
+                && !connection.is_expired(self.clock.millis())
+                && !connection.endpoint().is_gone()
+            {
                 return Some(connection);
             }
         }
@@ -216,14 +236,42 @@ impl Pools {
     }
 
     /// An idle connection to the endpoint, else to any other of the cluster.
-    fn take_any_idle(&self, cluster: &Cluster, endpoint: &Endpoint) -> Option<Box<Connection>> {
-        self.take_idle(endpoint.id).or_else(|| {
+    fn take_any_idle(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        said: Option<&Addresses>,
+    ) -> Option<Box<Connection>> {
+        self.take_idle(endpoint.id, said).or_else(|| {
             let set = cluster.endpoints.load();
             set.eligible
                 .iter()
-                .filter(|host| cluster.is_fit(&host.endpoint))
-                .find_map(|host| self.take_idle(host.endpoint.id))
+                .filter(|host| host.endpoint.is_fit())
+                .find_map(|host| self.take_idle(host.endpoint.id, said))
         })
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted<'_> {
+    /// The limits that the request is under.
+    pub(super) fn breaker(&self) -> &Breaker {
+        self.cluster.breaker_of(self.priority)
+    }
+
+    /// What the endpoint is told about the client, if anything.
+    fn said(&self) -> Option<&Addresses> {
+        self.cluster.proxy_protocol.map(|_| &self.client)
+    }
+}
+
+// === impl ClusterLocal ===
+
+impl ClusterLocal {
+    /// Whether this worker has no connection open.
+    fn is_empty(&self) -> bool {
+        self.open.get() == 0
     }
 }
 

@@ -2,18 +2,36 @@
 
 use regex::bytes::Regex;
 
-use crate::{balance::Random, http::head::Head};
+use super::cookies::CookieMatch;
+use crate::{
+    balance::Random,
+    http::head::{Head, Method},
+};
 
 /// When a route applies; all parts must hold.
 #[derive(Debug)]
 pub(crate) struct RouteMatch {
     pub(crate) path: PathMatch,
     pub(crate) headers: Vec<HeaderMatch>,
+    pub(crate) cookies: Vec<CookieMatch>,
     pub(crate) query: Vec<QueryMatch>,
     /// gRPC requests only.
     pub(crate) grpc: bool,
+    /// Whether the client must have shown a certificate, or must not. One that is not valid is not let in at all.
+    pub(crate) certificate: Option<bool>,
     /// Share of requests in parts per million; `None` is all.
     pub(crate) fraction: Option<u32>,
+}
+
+/// What a route is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a Head,
+    /// Whether the client has shown a certificate.
+    pub(crate) certificate: bool,
+    pub(crate) random: &'a Random,
+    /// Whether what follows a semicolon in the path counts.
+    pub(crate) parameters: bool,
 }
 
 /// Condition on the path, without its query.
@@ -34,6 +52,8 @@ pub(crate) enum PathMatch {
     },
     /// The whole path.
     Regex(Regex),
+    /// CONNECT requests, which have no path and match nothing else.
+    Connect,
 }
 
 /// Condition on one header field.
@@ -62,8 +82,14 @@ pub(crate) enum HeaderCondition {
 #[derive(Debug)]
 pub(crate) struct QueryMatch {
     pub(crate) name: Vec<u8>,
-    /// `None`: it only must be there.
-    pub(crate) value: Option<TextMatch>,
+    pub(crate) value: QueryCondition,
+}
+
+/// Condition on a query parameter's value.
+#[derive(Debug)]
+pub(crate) enum QueryCondition {
+    Present(bool),
+    Text(TextMatch),
 }
 
 /// Condition on a text.
@@ -84,15 +110,32 @@ pub(crate) enum TextPattern {
     Regex(Regex),
 }
 
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// The path as routes see it.
+    pub(super) fn path(&self) -> &[u8] {
+        let path = self.head.path();
+        if self.parameters {
+            return path;
+        }
+        &path[..memchr::memchr(b';', path).unwrap_or(path.len())]
+    }
+}
+
 // === impl RouteMatch ===
 
 impl RouteMatch {
-    pub(crate) fn matches(&self, head: &Head, random: &Random) -> bool {
-        self.path.matches(head.path())
+    pub(crate) fn matches(&self, asked: &Asked<'_>) -> bool {
+        let head = asked.head;
+        (head.method == Method::Connect) == matches!(self.path, PathMatch::Connect)
+            && self.path.matches(asked.path())
             && self.headers.iter().all(|header| header.matches(head))
+            && self.cookies.iter().all(|cookie| cookie.matches(head))
             && self.query.iter().all(|query| query.matches(head.target()))
             && (!self.grpc || head.is_grpc())
-            && self.fraction.is_none_or(|share| (random.below(1_000_000) as u32) < share)
+            && self.certificate.is_none_or(|shown| shown == asked.certificate)
+            && self.fraction.is_none_or(|share| asked.random.chance(share))
     }
 }
 
@@ -107,14 +150,18 @@ impl PathMatch {
                 starts_with(path, text, *ignore_case) && matches!(path.get(text.len()), None | Some(b'/'))
             }
             Self::Regex(regex) => regex.is_match(path),
+            Self::Connect => true,
         }
     }
 
     /// How much of a path that matches is what a rewrite of the prefix replaces.
     pub(crate) fn matched_length(&self, path: &[u8]) -> usize {
         match self {
-            Self::Prefix { text, .. } | Self::SeparatedPrefix { text, .. } => text.len().min(path.len()),
-            Self::Exact { .. } | Self::Regex(_) => path.len(),
+            // Parameters that did not count (see `Asked::parameters`) stay.
+            Self::Prefix { text, .. } | Self::SeparatedPrefix { text, .. } | Self::Exact { text, .. } => {
+                text.len().min(path.len())
+            }
+            Self::Regex(_) | Self::Connect => path.len(),
         }
     }
 }
@@ -123,37 +170,45 @@ impl PathMatch {
 
 impl HeaderMatch {
     pub(crate) fn matches(&self, head: &Head) -> bool {
-        let joined;
-        let value = match self.name.as_slice() {
+        let single = match self.name.as_slice() {
             b":method" => Some(head.method_text()),
             b":path" => Some(head.target()),
             b":authority" => Some(head.authority()),
-            name => {
-                let mut values = head.get_all(name);
-                match (values.next(), values.next()) {
-                    (Some(first), Some(second)) => {
-                        // As Envoy: several fields of one name are matched as the list that they are.
-                        let mut all = [first, b",", second].concat();
-                        for value in values {
-                            all.push(b',');
-                            all.extend_from_slice(value);
-                        }
-                        joined = all;
-                        Some(joined.as_slice())
-                    }
-                    (first, _) => first,
-                }
-            }
+            _ => None,
         };
-        let value = if value.is_none() && self.missing_is_empty { Some(&b""[..]) } else { value };
-        match (&self.condition, value) {
-            (HeaderCondition::Present(wanted), value) => (value.is_some() == *wanted) != self.invert,
-            // As Envoy: a field that is not there matches no condition on its value, inverted or not.
-            (_, None) => false,
-            (HeaderCondition::Text(text), Some(value)) => text.matches(value) != self.invert,
-            (HeaderCondition::Range { start, end }, Some(value)) => {
+        match single {
+            Some(value) => self.holds(std::iter::once(value)),
+            None => self.holds(head.get_all(&self.name)),
+        }
+    }
+
+    /// As Envoy: of several fields of one name, one that meets the condition is enough, and inverted none may. A field
+    /// that is not there meets no condition on its value, inverted or not.
+    fn holds<'v>(&self, values: impl Iterator<Item = &'v [u8]>) -> bool {
+        let mut values = values.peekable();
+        let found = match (&self.condition, values.peek()) {
+            (HeaderCondition::Present(wanted), first) => {
+                (first.is_some() || self.missing_is_empty) == *wanted
+            }
+            (_, None) if !self.missing_is_empty => return false,
+            (condition, None) => condition.meets(b""),
+            (condition, Some(_)) => values.any(|value| condition.meets(value)),
+        };
+        found != self.invert
+    }
+}
+
+// === impl HeaderCondition ===
+
+impl HeaderCondition {
+    /// Whether a value is as wanted.
+    fn meets(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(wanted) => *wanted,
+            Self::Text(text) => text.matches(value),
+            Self::Range { start, end } => {
                 let number = std::str::from_utf8(value).ok().and_then(|value| value.parse::<i64>().ok());
-                number.is_some_and(|number| (*start..*end).contains(&number)) != self.invert
+                number.is_some_and(|number| (*start..*end).contains(&number))
             }
         }
     }
@@ -162,18 +217,22 @@ impl HeaderMatch {
 // === impl QueryMatch ===
 
 impl QueryMatch {
-    fn matches(&self, target: &[u8]) -> bool {
-        let Some(start) = memchr::memchr(b'?', target) else { return false };
-        let found = target[start + 1..].split(|byte| *byte == b'&').find_map(|parameter| {
-            let end = memchr::memchr(b'=', parameter).unwrap_or(parameter.len());
-            (parameter[..end] == *self.name).then(|| parameter.get(end + 1..).unwrap_or(b""))
-        });
-        match (&self.value, found) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(text), Some(value)) => text.matches(value),
+    pub(crate) fn matches(&self, target: &[u8]) -> bool {
+        match (&self.value, parameter(target, &self.name)) {
+            (QueryCondition::Present(wanted), found) => found.is_some() == *wanted,
+            (QueryCondition::Text(text), Some(value)) => text.matches(value),
+            (QueryCondition::Text(_), None) => false,
         }
     }
+}
+
+/// The value of a query parameter.
+pub(crate) fn parameter<'t>(target: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+    let start = memchr::memchr(b'?', target).map_or(target.len(), |at| at + 1);
+    target[start..].split(|byte| *byte == b'&').find_map(|parameter| {
+        let end = memchr::memchr(b'=', parameter).unwrap_or(parameter.len());
+        (parameter[..end] == *name).then(|| parameter.get(end + 1..).unwrap_or(b""))
+    })
 }
 
 // === impl TextMatch ===

@@ -1,17 +1,41 @@
 //! Routing: from a request's host, path and fields to what is done with it.
 
+pub(crate) mod affinity;
+pub(crate) mod backoff;
+pub(crate) mod cookies;
+pub(crate) mod duration;
+mod index;
+pub(crate) mod internal_redirect;
 pub(crate) mod matcher;
+pub(crate) mod metadata;
+pub(crate) mod mirror;
 pub(crate) mod mutate;
+mod prefixes;
+pub(crate) mod rate_limit;
 pub(crate) mod retry;
 pub(crate) mod table;
+pub(crate) mod template;
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    cluster::ClusterSlot,
-    route::{matcher::RouteMatch, mutate::Mutations, retry::RetryPolicy, table::RouteTable},
+    balance::Criteria,
+    cluster::{breaker::Priority, directory::ClusterRef},
+    filter::Overrides,
+    http::head::Head,
+    route::{
+        affinity::Affinity,
+        duration::StreamLimit,
+        internal_redirect::RedirectPolicy,
+        matcher::RouteMatch,
+        mirror::Mirror,
+        mutate::{Mutations, Scene, Value},
+        rate_limit::RateLimits,
+        retry::RetryPolicy,
+        table::RouteTable,
+    },
 };
 
 /// The place of a route table by name: connection managers keep it, updates fill it.
@@ -30,12 +54,16 @@ pub(crate) struct Route {
     pub(crate) request: Mutations,
     /// Changes to the response.
     pub(crate) response: Mutations,
+    /// What is said about filters.
+    pub(crate) overrides: Overrides,
+    /// What describes requests to rate limiters.
+    pub(crate) rate_limits: RateLimits,
 }
 
 /// What a route does.
 #[derive(Debug)]
 pub(crate) enum Action {
-    Forward(Forward),
+    Forward(Box<Forward>),
     Redirect(Redirect),
     /// An answer of our own.
     Direct {
@@ -51,36 +79,68 @@ pub(crate) struct Forward {
     pub(crate) rewrite: PathRewrite,
     pub(crate) host: HostRewrite,
     pub(crate) append_forwarded_host: bool,
-    /// For the whole exchange; `None` is without limit.
+    /// From the complete request to the end of the response; `None` is without limit.
     pub(crate) timeout: Option<Duration>,
+    pub(crate) stream_limit: StreamLimit,
     /// For a pause of the stream; `None` is what the connection manager says.
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
+    pub(crate) priority: Priority,
     /// Upgrades that this route switches on or off, differing from the connection manager.
     pub(crate) upgrades: Vec<(String, bool)>,
+    /// The endpoint gets what is inside the tunnel of a CONNECT, not the request for it.
+    pub(crate) terminates_connect: bool,
     /// The answer when there is no such cluster.
     pub(crate) no_cluster_status: u16,
+    /// What decides where it goes, in a cluster that goes by hash.
+    pub(crate) affinity: Box<[Affinity]>,
+    /// Which endpoints of the cluster.
+    pub(crate) criteria: Option<Arc<Criteria>>,
+    pub(crate) notes: AttemptNotes,
+    /// Redirects of the upstream that are followed here.
+    pub(crate) internal_redirect: Option<Box<RedirectPolicy>>,
+    /// Where requests go as well.
+    pub(crate) mirrors: Arc<[Mirror]>,
+    /// A try that takes too long goes on, with another one beside it.
+    pub(crate) hedge_on_timeout: bool,
+}
+
+/// What both sides are told about attempts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AttemptNotes {
+    /// The upstream: which attempt it is (`x-envoy-attempt-count`).
+    pub(crate) in_request: bool,
+    /// The client: how many there were.
+    pub(crate) in_response: bool,
+    /// The upstream: that the one before took too long (`x-envoy-is-timeout-retry`).
+    pub(crate) timeout_retry: bool,
 }
 
 /// Which cluster.
 #[derive(Debug)]
 pub(crate) enum Target {
-    One(Arc<ClusterSlot>),
+    One(ClusterRef),
     /// At random by weight.
     Weighted {
         total: u32,
         clusters: Vec<WeightedCluster>,
+        /// The field with the number that decides, instead of chance.
+        by: Option<Vec<u8>>,
     },
 }
 
 /// One choice of [`Target::Weighted`].
 #[derive(Debug)]
 pub(crate) struct WeightedCluster {
-    pub(crate) cluster: Arc<ClusterSlot>,
+    pub(crate) cluster: ClusterRef,
     pub(crate) weight: u32,
     pub(crate) request: Mutations,
     pub(crate) response: Mutations,
     pub(crate) host: HostRewrite,
+    /// Which endpoints of the cluster, the route's own word included.
+    pub(crate) criteria: Option<Arc<Criteria>>,
+    /// What is said about filters.
+    pub(crate) overrides: Overrides,
 }
 
 /// What becomes of the path.
@@ -93,10 +153,12 @@ pub(crate) enum PathRewrite {
         pattern: regex::bytes::Regex,
         substitution: Vec<u8>,
     },
+    /// The path becomes this, unless it is empty.
+    Text(Value),
 }
 
 /// What becomes of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum HostRewrite {
     Keep,
     Literal(Vec<u8>),
@@ -104,6 +166,13 @@ pub(crate) enum HostRewrite {
     Endpoint,
     /// The value of this field, if it is there.
     Header(Vec<u8>),
+    /// What is made of the path, if that is a host.
+    Path {
+        pattern: regex::bytes::Regex,
+        substitution: Vec<u8>,
+    },
+    /// This, if it is a host.
+    Text(Value),
 }
 
 /// Sending the client elsewhere.
@@ -115,6 +184,8 @@ pub(crate) struct Redirect {
     pub(crate) port: Option<u16>,
     pub(crate) path: RedirectPath,
     pub(crate) strip_query: bool,
+    /// Whether a port that is usual for the scheme before stays.
+    pub(crate) keep_port: bool,
 }
 
 /// The path of a redirect.
@@ -123,6 +194,7 @@ pub(crate) enum RedirectPath {
     Keep,
     Replace(String),
     Prefix(Vec<u8>),
+    Regex { pattern: regex::bytes::Regex, substitution: Vec<u8> },
 }
 
 // === impl RouteSlot ===
@@ -144,8 +216,9 @@ impl RouteSlot {
 // === impl Route ===
 
 impl Route {
-    /// The new target of a request for `target` that this route matched, or `None` if it stays.
-    pub(crate) fn rewrite(&self, forward: &Forward, target: &[u8]) -> Option<Vec<u8>> {
+    /// The new target of a request that this route matched, or `None` if it stays.
+    pub(crate) fn rewrite(&self, forward: &Forward, request: &Head, scene: &Scene<'_>) -> Option<Vec<u8>> {
+        let target = request.target();
         let path_end = memchr::memchr(b'?', target).unwrap_or(target.len());
         let (path, query) = target.split_at(path_end);
         match &forward.rewrite {
@@ -158,6 +231,12 @@ impl Route {
                 let new = pattern.replace_all(path, substitution.as_slice());
                 Some([&new, query].concat())
             }
+            PathRewrite::Text(text) => {
+                let new = text.text(request, scene);
+                // A value of the client's must not end the request line.
+                let fits = new.starts_with(b"/") && new.iter().all(u8::is_ascii_graphic);
+                fits.then(|| [&new, query].concat())
+            }
         }
     }
 }
@@ -165,16 +244,20 @@ impl Route {
 // === impl Redirect ===
 
 impl Redirect {
-    /// The `location` for a request.
-    pub(crate) fn location(&self, route: &Route, host: &[u8], target: &[u8]) -> Vec<u8> {
+    /// The `location` for a request, which came over TLS or not.
+    pub(crate) fn location(&self, route: &Route, tls: bool, host: &[u8], target: &[u8]) -> Vec<u8> {
         let host = String::from_utf8_lossy(host);
-        let scheme = self.scheme.as_deref().unwrap_or("http");
-        // The port of the request does not belong to another host or scheme.
+        let before = if tls { "https" } else { "http" };
+        let scheme = self.scheme.as_deref().unwrap_or(before);
+        // The port of the request does not belong to another host, nor the usual one of its scheme to another scheme.
+        let usual = if tls { 443 } else { 80 };
         let (name, port) = table::split_port(&host);
         let name = self.host.as_deref().unwrap_or(name);
         let port = match self.port {
             Some(port) => Some(port),
-            None if self.host.is_none() && self.scheme.is_none() => port,
+            None if self.host.is_none() => {
+                port.filter(|port| self.keep_port || scheme == before || *port != usual)
+            }
             None => None,
         };
         let path_end = memchr::memchr(b'?', target).unwrap_or(target.len());
@@ -193,6 +276,9 @@ impl Redirect {
             RedirectPath::Prefix(new) => {
                 location.extend_from_slice(new);
                 location.extend_from_slice(&path[route.matches.path.matched_length(path)..]);
+            }
+            RedirectPath::Regex { pattern, substitution } => {
+                location.extend_from_slice(&pattern.replace_all(path, substitution.as_slice()));
             }
         }
         if keep_query {

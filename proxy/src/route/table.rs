@@ -1,68 +1,96 @@
 //! Virtual hosts and their routes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use crate::{balance::Random, http::head::Head, route::Route};
+use super::{
+    Route,
+    index::PathIndex,
+    matcher::{Asked, PathMatch},
+    prefixes::Prefixes,
+};
+use crate::http::head::Known;
 
-/// A compiled `RouteConfiguration`.
-#[derive(Debug, Default)]
+/// A compiled `RouteConfiguration`. However many hosts and routes it has, a look-up takes about the same time.
+#[derive(Debug)]
 pub(crate) struct RouteTable {
-    pub(crate) hosts: Vec<VirtualHost>,
+    hosts: Vec<VirtualHost>,
     /// Lower-case host to index in `hosts`.
     exact: HashMap<Vec<u8>, usize>,
-    /// `*.suffix` and `*-suffix`, longest first.
-    suffixes: Vec<(Vec<u8>, usize)>,
-    /// `prefix.*` and `prefix-*`, longest first.
-    prefixes: Vec<(Vec<u8>, usize)>,
+    /// `*.suffix` and `*-suffix`, back to front.
+    suffixes: Prefixes<usize>,
+    /// `prefix.*` and `prefix-*`.
+    prefixes: Prefixes<usize>,
     any: Option<usize>,
     ignore_port: bool,
+    /// Whether what follows a semicolon in a path counts for routes.
+    parameters: bool,
+    /// Fields that clients may not send.
+    pub(crate) internal_only: Vec<Vec<u8>>,
+    /// Whether any route is for CONNECT requests.
+    pub(crate) connects: bool,
 }
 
 /// The routes of some hosts.
 #[derive(Debug)]
 pub(crate) struct VirtualHost {
-    pub(crate) domains: Vec<String>,
+    domains: Vec<String>,
     /// The first that matches counts.
-    pub(crate) routes: Vec<Arc<Route>>,
+    routes: Vec<Arc<Route>>,
+    /// Of `routes`, if they are many.
+    index: Option<PathIndex>,
+    /// For requests that came without TLS, if they may not.
+    pub(crate) to_tls: Option<Arc<Route>>,
+}
+
+/// What a table is made with, beside its hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) ignore_port: bool,
+    pub(crate) ignore_parameters: bool,
+    pub(crate) internal_only: Vec<Vec<u8>>,
 }
 
 // === impl RouteTable ===
 
 impl RouteTable {
     /// A table of these hosts; the error is a domain that is there twice or has a `*` in the wrong place.
-    pub(crate) fn new(hosts: Vec<VirtualHost>, ignore_port: bool) -> Result<Self, String> {
-        let mut table = Self { ignore_port, ..Self::default() };
+    pub(crate) fn new(hosts: Vec<VirtualHost>, settings: Settings) -> Result<Self, String> {
+        let (mut exact, mut any) = (HashMap::new(), None);
+        let (mut suffixes, mut prefixes) = (BTreeMap::new(), BTreeMap::new());
         for (index, host) in hosts.iter().enumerate() {
             for domain in &host.domains {
                 let lower = domain.to_ascii_lowercase().into_bytes();
-                let duplicate = match (lower.strip_prefix(b"*"), lower.strip_suffix(b"*")) {
-                    (Some(b""), _) => table.any.replace(index).is_some(),
+                let before = match (lower.strip_prefix(b"*"), lower.strip_suffix(b"*")) {
+                    (Some(b""), _) => any.replace(index),
                     (Some(suffix), _) if !suffix.contains(&b'*') => {
-                        insert(&mut table.suffixes, suffix, index)
+                        suffixes.insert(suffix.iter().rev().copied().collect(), index)
                     }
-                    (_, Some(prefix)) if !prefix.contains(&b'*') => {
-                        insert(&mut table.prefixes, prefix, index)
-                    }
+                    (_, Some(prefix)) if !prefix.contains(&b'*') => prefixes.insert(prefix.to_vec(), index),
                     _ if lower.is_empty() || lower.contains(&b'*') => {
                         return Err(format!("{domain:?} is not a domain"));
                     }
-                    _ => table.exact.insert(lower, index).is_some(),
+                    _ => exact.insert(lower, index),
                 };
-                if duplicate {
+                if before.is_some() {
                     return Err(format!("domain {domain:?} is in more than one place"));
                 }
             }
         }
-        table.suffixes.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-        table.prefixes.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-        table.hosts = hosts;
-        Ok(table)
+        let (suffixes, prefixes) = (Prefixes::new(suffixes), Prefixes::new(prefixes));
+        let mut routes = hosts.iter().flat_map(|host| &host.routes);
+        let connects = routes.any(|route| matches!(route.matches.path, PathMatch::Connect));
+        let Settings { ignore_port, ignore_parameters, internal_only } = settings;
+        let parameters = !ignore_parameters;
+        Ok(Self { hosts, exact, suffixes, prefixes, any, ignore_port, parameters, internal_only, connects })
     }
 
     /// The route of a request.
-    pub(crate) fn find(&self, head: &Head, random: &Random) -> Option<&Arc<Route>> {
-        let host = &self.hosts[self.host_index(head.authority())?];
-        host.routes.iter().find(|route| route.matches.matches(head, random))
+    pub(crate) fn find(&self, asked: &Asked<'_>) -> Option<&Arc<Route>> {
+        self.hosts[self.host_index(asked.head.authority())?]
+            .find(&Asked { parameters: self.parameters, ..*asked })
     }
 
     fn host_index(&self, authority: &[u8]) -> Option<usize> {
@@ -78,13 +106,37 @@ impl RouteTable {
         {
             lower.truncate(colon);
         }
-        // A wildcard stands for at least one character.
-        self.exact
-            .get(&lower)
-            .copied()
-            .or_else(|| find(&self.suffixes, |text| lower.len() > text.len() && lower.ends_with(text)))
-            .or_else(|| find(&self.prefixes, |text| lower.len() > text.len() && lower.starts_with(text)))
-            .or(self.any)
+        if let Some(index) = self.exact.get(&lower) {
+            return Some(*index);
+        }
+        // The longest wildcard wins, and it stands for at least one character.
+        let longest = |prefixes: &Prefixes<usize>, host: &[u8]| {
+            prefixes.of(host).find(|(text, _)| text.len() < host.len()).map(|(_, index)| *index)
+        };
+        let prefix = |lower: &[u8]| longest(&self.prefixes, lower).or(self.any);
+        if self.suffixes.is_empty() {
+            return prefix(&lower);
+        }
+        let backwards: Vec<u8> = lower.iter().rev().copied().collect();
+        longest(&self.suffixes, &backwards).or_else(|| prefix(&lower))
+    }
+}
+
+// === impl VirtualHost ===
+
+impl VirtualHost {
+    pub(crate) fn new(domains: Vec<String>, routes: Vec<Arc<Route>>) -> Self {
+        Self { domains, index: PathIndex::new(&routes), routes, to_tls: None }
+    }
+
+    fn find(&self, asked: &Asked<'_>) -> Option<&Arc<Route>> {
+        if self.to_tls.is_some() && asked.head.known(Known::XForwardedProto) != Some(b"https") {
+            return self.to_tls.as_ref();
+        }
+        match &self.index {
+            Some(index) => index.find(&self.routes, asked),
+            None => self.routes.iter().find(|route| route.matches.matches(asked)),
+        }
     }
 }
 
@@ -99,16 +151,6 @@ pub(crate) fn split_port(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
-fn insert(list: &mut Vec<(Vec<u8>, usize)>, text: &[u8], index: usize) -> bool {
-    let duplicate = list.iter().any(|(other, _)| other == text);
-    list.push((text.to_vec(), index));
-    duplicate
-}
-
-fn find(list: &[(Vec<u8>, usize)], matches: impl Fn(&[u8]) -> bool) -> Option<usize> {
-    list.iter().find(|(text, _)| matches(text)).map(|(_, index)| *index)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,12 +158,11 @@ mod tests {
     fn table(domains: &[&[&str]], ignore_port: bool) -> Result<RouteTable, String> {
         let hosts = domains
             .iter()
-            .map(|domains| VirtualHost {
-                domains: domains.iter().map(|domain| (*domain).to_owned()).collect(),
-                routes: Vec::new(),
+            .map(|domains| {
+                VirtualHost::new(domains.iter().map(|domain| (*domain).to_owned()).collect(), Vec::new())
             })
             .collect();
-        RouteTable::new(hosts, ignore_port)
+        RouteTable::new(hosts, Settings { ignore_port, ..Settings::default() })
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Data threads: each has its own runtime, sockets, connections and counters.
 
+pub(crate) mod drain;
+mod panics;
 pub(crate) mod threads;
 pub(crate) mod timer;
+pub(crate) mod upkeep;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     sync::{
@@ -16,21 +19,44 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use crate::{balance::Random, listener::ListenerSlot, metrics::Registry, pool::Pools, worker::timer::Timers};
+use self::{
+    drain::{Drain, DrainPlan},
+    timer::Timers,
+    upkeep::Upkeeps,
+};
+use crate::{
+    access_log::{Pending, writer::LogStats},
+    balance::Random,
+    cluster::local::LocalCluster,
+    http::h2::Lanes,
+    listener::{ListenerSlot, limit::Gates},
+    metrics::Registry,
+    overload::Overload,
+    pool::Pools,
+};
 
 /// What all threads see. Read-only for workers, but for single cells.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) workers: usize,
-    /// Set when the whole process drains.
-    pub(crate) draining: Arc<AtomicBool>,
+    /// Of the whole process.
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) drain_plan: DrainPlan,
+    pub(crate) gates: Gates,
+    /// The name of the service that this proxy is beside.
+    pub(crate) node_cluster: String,
+    pub(crate) upkeeps: Upkeeps,
     /// Set by the operator: `/ready` and health checks of others fail.
     pub(crate) failing: AtomicBool,
     /// Listeners by address, for connections that are handed over by their original destination.
     pub(crate) by_address: ArcSwap<HashMap<SocketAddr, Arc<ListenerSlot>>>,
-    /// Lines that an access log had to drop.
-    pub(crate) log_lines_dropped: Arc<AtomicU64>,
+    /// Panics that data threads survived.
+    pub(crate) caught_panics: Arc<AtomicU64>,
+    pub(crate) log_stats: Arc<LogStats>,
+    pub(crate) overload: Overload,
+    /// Where proxies like this one are, if the bootstrap says.
+    pub(crate) local: Option<Arc<LocalCluster>>,
 }
 
 /// One data thread's state. Never leaves its thread.
@@ -41,20 +67,34 @@ pub(crate) struct Worker {
     pub(crate) timers: Timers,
     pub(crate) random: Random,
     pub(crate) pools: Pools,
+    /// Tasks for requests that come over HTTP/2.
+    pub(crate) lanes: Lanes,
+    /// Lines of access logs that were not handed over yet.
+    pub(crate) log_lines: Pending,
+    /// What requests to mirrors take that are on their way.
+    pub(crate) mirrored_bytes: Cell<usize>,
     date: RefCell<String>,
+    connections: Cell<u64>,
 }
 
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize, drain_plan: DrainPlan) -> Self {
         Self {
             registry: Registry::new(workers),
             workers,
-            draining: Arc::default(),
+            drain: Arc::new(Drain::new(drain_plan)),
+            drain_plan,
+            gates: Gates::default(),
+            node_cluster: String::new(),
+            upkeeps: Upkeeps::default(),
             failing: AtomicBool::new(false),
             by_address: ArcSwap::default(),
-            log_lines_dropped: Arc::default(),
+            caught_panics: Arc::default(),
+            log_stats: Arc::default(),
+            overload: Overload::default(),
+            local: None,
         }
     }
 }
@@ -63,16 +103,29 @@ impl Shared {
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
+        let timers = Timers::default();
         let worker = Self {
             index,
             shared,
-            timers: Timers::default(),
+            pools: Pools::new(timers.clock()),
+            lanes: Lanes::default(),
+            timers,
             random: Random::new(rand::random()),
-            pools: Pools::default(),
+            log_lines: Pending::default(),
+            mirrored_bytes: Cell::new(0),
             date: RefCell::default(),
+            connections: Cell::new(0),
         };
         worker.update_date();
         worker
+    }
+
+    /// A number for another connection, unique in the process.
+    pub(crate) fn connection_id(&self) -> u64 {
+        let count = self.connections.get();
+        self.connections.set(count + 1);
+        // Each worker has every so many'th number.
+        count * self.shared.workers as u64 + self.index as u64
     }
 
     /// The current time as an HTTP date; renewed once a second.
@@ -88,22 +141,10 @@ impl Worker {
 
     /// A version 4 UUID as text. Unique, not unguessable: it names a request and guards nothing.
     pub(crate) fn random_uuid(&self) -> [u8; 36] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut bytes = [0u8; 16];
-        bytes[..8].copy_from_slice(&self.random.next().to_ne_bytes());
-        bytes[8..].copy_from_slice(&self.random.next().to_ne_bytes());
-        bytes[6] = (bytes[6] & 0x0f) | 0x40;
-        bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let mut text = [b'-'; 36];
-        let mut at = 0;
-        for byte in bytes {
-            if matches!(at, 8 | 13 | 18 | 23) {
-                at += 1;
-            }
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
-            at += 2;
-        }
+        let random = (u128::from(self.random.next()) << 64) | u128::from(self.random.next());
+        let id = uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid();
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        id.hyphenated().encode_lower(&mut text);
         text
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Worker, timer::RESOLUTION};
+use super::{Shared, Worker, panics, timer::RESOLUTION};
 use crate::listener::{Bound, accept};
 
 /// The listeners that every worker must accept from; `None` ends the worker.
@@ -24,6 +24,7 @@ pub(crate) fn start(
     bindings: watch::Receiver<Bindings>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        panics::count_in(&shared.caught_panics);
         let runtime = Builder::new_current_thread()
             .enable_all()
             // The default of 61 polls per visit of the reactor is for long queues of tasks that wake each other; here
@@ -81,10 +82,16 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         interval.tick().await;
         worker.timers.sweep();
+        worker.log_lines.flush();
         ticks = ticks.wrapping_add(1);
+        // One of them is enough, and at once when the process starts.
+        if worker.index == 0 && ticks % POOL_SWEEP == 1 {
+            worker.shared.upkeeps.tend(&worker);
+        }
         if ticks.is_multiple_of(POOL_SWEEP) {
             worker.update_date();
             worker.pools.sweep();
+            worker.lanes.sweep();
         }
     }
 }

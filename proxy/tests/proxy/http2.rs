@@ -101,6 +101,18 @@ async fn http2_passes_through_with_trailers() {
 }
 
 #[tokio::test]
+async fn requests_that_follow_each_other_share_nothing() {
+    let proxy = Proxy::start(&bootstrap(&[upstream().await], "", "", HTTP2)).await;
+    let bare = || Request::post("http://other/").body(Full::from("bare")).expect("a request");
+    for _ in 0..4 {
+        let (response, body, _) = request(proxy.at("http"), post("with fields")).await;
+        assert_eq!((&body[..], response.headers().contains_key("x-te")), (&b"with fields"[..], true));
+        let (response, body, _) = request(proxy.at("http"), bare()).await;
+        assert_eq!((&body[..], response.headers().contains_key("x-te")), (&b"bare"[..], false));
+    }
+}
+
+#[tokio::test]
 async fn http1_to_http2_works_too() {
     let proxy = Proxy::start(&bootstrap(&[upstream().await], "", "", HTTP2)).await;
     let answer =

@@ -1,7 +1,6 @@
 //! Configuration from a control plane, changed under load.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -13,136 +12,15 @@ use std::{
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
-use weft_xds::{
-    ResourceType,
-    json::any_from_json,
-    load::{ClusterLoad, LoadSink, LrsService},
-    pb::{envoy::config::core::v3::Node, google::protobuf::Any},
-    server::{Listener, Snapshot, SnapshotCache},
+use weft_xds::ResourceType;
+
+use crate::support::{
+    Proxy, Upstream,
+    control::{Control, any, eventually, free_port, named, snapshot},
+    raw, statuses,
 };
-
-use crate::support::{Proxy, Upstream, raw, statuses};
-
-/// Nobody asks for load here.
-struct NoReports;
-
-impl LoadSink for NoReports {
-    fn report(&self, _node: &Node, _loads: &[ClusterLoad]) {}
-}
-
-/// A control plane.
-struct Control {
-    cache: SnapshotCache,
-    address: SocketAddr,
-    _stop: tokio_util::sync::DropGuard,
-}
-
-impl Control {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let cache = SnapshotCache::new();
-        let stop = CancellationToken::new();
-        let ads = weft_xds::server::AdsService::new(cache.clone(), stop.clone());
-        let lrs = LrsService::new(Arc::new(NoReports), Duration::from_secs(60), stop.clone());
-        tokio::spawn(weft_xds::server::serve(Listener::Tcp(listener), ads, lrs, stop.clone()));
-        Self { cache, address, _stop: stop.drop_guard() }
-    }
-
-    fn bootstrap(&self) -> String {
-        format!(
-            r#"node: {{ id: p, cluster: test }}
-dynamic_resources:
-  ads_config: {{ api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{ google_grpc: {{ target_uri: "{}", stat_prefix: x }} }}] }}
-  lds_config: {{ ads: {{}} }}
-  cds_config: {{ ads: {{}} }}
-"#,
-            self.address
-        )
-    }
-}
-
-fn any(type_: &str, mut value: serde_json::Value) -> Any {
-    value["@type"] = format!("type.googleapis.com/{type_}").into();
-    any_from_json(&value).expect("a resource")
-}
-
-fn named(name: &str, any: Any) -> BTreeMap<String, Any> {
-    BTreeMap::from([(name.to_owned(), any)])
-}
-
-fn snapshot(port: u16, status_prefix: &str, upstreams: &[SocketAddr]) -> Snapshot {
-    let endpoints: Vec<_> = upstreams
-        .iter()
-        .map(|a| json!({"endpoint": {"address": {"socket_address": {"address": a.ip().to_string(), "port_value": a.port()}}}}))
-        .collect();
-    Snapshot {
-        listeners: named(
-            "web",
-            any(
-                "envoy.config.listener.v3.Listener",
-                json!({
-                    "name": "web",
-                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-                    "filter_chains": [{"filters": [{"name": "hcm", "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                        "stat_prefix": status_prefix,
-                        "rds": {"config_source": {"ads": {}}, "route_config_name": "r"},
-                        "http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
-                    }}]}],
-                }),
-            ),
-        ),
-        clusters: named(
-            "c",
-            any(
-                "envoy.config.cluster.v3.Cluster",
-                json!({
-                    "name": "c", "type": "EDS", "connect_timeout": "1s",
-                    "eds_cluster_config": {"eds_config": {"ads": {}}},
-                }),
-            ),
-        ),
-        routes: named(
-            "r",
-            any(
-                "envoy.config.route.v3.RouteConfiguration",
-                json!({
-                    "name": "r",
-                    "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "c",
-                        "retry_policy": {"retry_on": "connect-failure,refused-stream,reset-before-request"}}}]}],
-                }),
-            ),
-        ),
-        endpoints: named(
-            "c",
-            any(
-                "envoy.config.endpoint.v3.ClusterLoadAssignment",
-                json!({
-                    "cluster_name": "c", "endpoints": [{"lb_endpoints": endpoints}],
-                }),
-            ),
-        ),
-        ..Snapshot::default()
-    }
-}
-
-async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    for _ in 0..200 {
-        if check().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("{what} did not happen");
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
-}
 
 /// Keeps one connection busy until told to stop; counts answers and failures.
 async fn load(address: SocketAddr, stop: Arc<AtomicBool>, good: Arc<AtomicUsize>, bad: Arc<AtomicUsize>) {
@@ -217,7 +95,7 @@ async fn what_cannot_be_used_is_refused_with_its_field_and_the_last_good_one_sta
         any(
             "envoy.config.cluster.v3.Cluster",
             json!({
-                "name": "c", "type": "EDS", "lb_policy": "MAGLEV", "eds_cluster_config": {"eds_config": {"ads": {}}},
+                "name": "c", "type": "EDS", "lb_policy": "LOAD_BALANCING_POLICY_CONFIG", "eds_cluster_config": {"eds_config": {"ads": {}}},
             }),
         ),
     );
@@ -226,8 +104,8 @@ async fn what_cannot_be_used_is_refused_with_its_field_and_the_last_good_one_sta
         let status = control.cache.status("p").expect("known");
         status.types.get(&ResourceType::Cluster).and_then(|status| status.last_nack.as_ref()).is_some_and(
             |nack| {
-                nack.resources.iter().any(|one| one.reason.contains("lb_policy"))
-                    || nack.message.contains("lb_policy")
+                nack.resources.iter().any(|one| one.reason.contains("load_balancing_policy"))
+                    || nack.message.contains("load_balancing_policy")
             },
         )
     })

@@ -5,20 +5,19 @@ use std::sync::{
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Proxy, Upstream, bootstrap, raw, read_request, simple, statuses};
+use crate::support::{HeldPort, Proxy, Upstream, bootstrap, raw, read_request, simple, statuses};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nbad";
-
-fn closed_port() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
-}
 
 #[tokio::test]
 async fn a_connection_that_fails_is_tried_elsewhere_even_for_a_post() {
     let upstream = Upstream::echo().await;
     let route = "retry_policy: { retry_on: connect-failure, num_retries: 2 }";
-    let proxy = Proxy::start(&bootstrap(&[closed_port(), upstream.address], "", route, "")).await;
+    let closed = HeldPort::bind();
+    let proxy =
+        Proxy::start(&bootstrap(&[closed.address, upstream.address], "", route, "lb_policy: ROUND_ROBIN"))
+            .await;
     for _ in 0..8 {
         let answer = raw(
             proxy.at("http"),

@@ -79,7 +79,7 @@ async fn redirects_keep_what_they_do_not_change() {
     ];
     let proxy = proxy(up.address, up.address, &routes).await;
     for (target, status, location) in [
-        ("/s/a?b", "308", "https://w/s/a?b"),
+        ("/s/a?b", "308", "https://w:81/s/a?b"),
         ("/p/a?b", "301", "http://new.example/q/a?b"),
         ("/x?b", "301", "http://w:81/y"),
     ] {
@@ -126,7 +126,20 @@ async fn an_access_log_has_a_line_for_each_request() {
     }
     assert_eq!(
         lines[0],
-        serde_json::json!({"code": 200, "path": "/one", "flags": null, "up": up.address.to_string()})
+        serde_json::json!({"code": 200, "path": "/one", "flags": "-", "up": up.address.to_string()})
     );
     assert_eq!((&lines[1]["code"], &lines[1]["flags"]), (&400.into(), &"DPE".into()));
+}
+
+#[tokio::test]
+async fn each_priority_has_limits_of_its_own() {
+    let upstream = Upstream::echo().await;
+    let cluster =
+        "circuit_breakers: { thresholds: [{ max_requests: 0 }, { priority: HIGH, max_requests: 5 }] }";
+    for (route, status) in [("", "503"), ("priority: DEFAULT", "503"), ("priority: HIGH", "200")] {
+        let proxy = Proxy::start(&bootstrap(&[upstream.address], "", route, cluster)).await;
+        let answer = raw(proxy.at("http"), "GET / HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(statuses(&answer), [status], "{route}");
+        assert!(proxy.admin("GET", "/clusters").await.contains("up::high_priority::max_requests::5"));
+    }
 }

@@ -38,7 +38,14 @@ async fn ambiguous_requests_are_refused_and_the_connection_ends() {
         "X: a\rTransfer-Encoding: chunked\r\n",
         "X: a\0b\r\n",
         "Host: other\r\n",
+        "Host: web\r\n",
         "X(): a\r\n",
+        "Content-Length: 4\r\nContent-Length: 4\r\n",
+        "Content-Length: 9223372036854775808\r\n",
+        "Connection: close, X-Forwarded-For\r\nX-Forwarded-For: 6.6.6.6\r\n",
+        "Connection: host\r\n",
+        "Connection: :path\r\n",
+        "Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 4\r\n",
     ] {
         let request = format!("POST / HTTP/1.1\r\nHost: web\r\n{head}\r\n0\r\n\r\n{smuggled}");
         let answer = raw(proxy.at("http"), &request).await;
@@ -60,6 +67,10 @@ async fn bad_request_lines_have_their_own_answers() {
         ("CONNECT web:443 HTTP/1.1", "405"),
         ("GET", "400"),
         ("GE(T / HTTP/1.1", "400"),
+        ("get / HTTP/1.1", "400"),
+        ("Head / HTTP/1.1", "400"),
+        ("GET http://web:port/ HTTP/1.1", "400"),
+        ("GET http://web:80:80/ HTTP/1.1", "400"),
     ] {
         let answer = raw(proxy.at("http"), &format!("{line}\r\nHost: web\r\n\r\n")).await;
         assert_eq!(statuses(&answer), [status], "{line:?}: {answer}");
@@ -126,6 +137,14 @@ async fn a_hostile_upstream_gives_a_502_and_loses_its_connection() {
         "HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 99 Odd\r\nContent-Length: 0\r\n\r\n",
         "SSH-2.0-OpenSSH_9\r\n\r\n",
+        "HTTP/1.1 000 Odd\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 1000 Odd\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
         let upstream = Upstream::canned(answer).await;
         let proxy = simple(&[upstream.address]).await;

@@ -3,7 +3,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Proxy, Upstream, closes, raw, statuses};
+use crate::support::{HeldPort, Proxy, Upstream, closes, raw, statuses, wait_for_metric};
 
 fn bootstrap(port: u16, listener: &str) -> String {
     format!(
@@ -116,12 +116,92 @@ async fn http_is_told_from_other_protocols_and_silence_is_no_reason_to_hang() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_closed_connection() {
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-    let proxy = Proxy::start(&bootstrap(port, PLAIN)).await;
+    let nobody = HeldPort::bind();
+    let proxy = Proxy::start(&bootstrap(nobody.address.port(), PLAIN)).await;
     ready(&proxy).await;
     // The reset may come before the client even knows that it is connected.
     if let Ok(mut stream) = TcpStream::connect(proxy.at("tcp")).await {
         assert!(closes(&mut stream).await);
     }
+}
+
+/// [`PLAIN`] with further settings of the TCP proxy.
+fn with(settings: &str) -> String {
+    format!("{PLAIN}\n                {settings}")
+}
+
+/// Says something and then waits.
+async fn greeting() -> Upstream {
+    Upstream::scripted(|mut stream, _| async move {
+        stream.write_all(b"hello").await.expect("writes");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn silence_and_age_end_a_connection() {
+    for (setting, metric) in [
+        ("idle_timeout: 0.3s", "envoy_tcp_idle_timeout"),
+        ("max_downstream_connection_duration: 0.3s", "envoy_tcp_max_downstream_connection_duration"),
+    ] {
+        let upstream = greeting().await;
+        let proxy = Proxy::start(&bootstrap(upstream.address.port(), &with(setting))).await;
+        ready(&proxy).await;
+        let mut stream = TcpStream::connect(proxy.at("tcp")).await.expect("connects");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an end in order");
+        assert_eq!(answer, b"hello");
+        wait_for_metric(&proxy, metric, 1.0).await;
+        wait_for_metric(&proxy, "envoy_cluster_upstream_cx_active", 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_stays_a_reset() {
+    let upstream = Upstream::scripted(|mut stream, _| async move {
+        stream.write_all(b"half of").await.expect("writes");
+        // Wait until that is taken, or the reset would take it back.
+        stream.read_exact(&mut [0; 1]).await.expect("reads");
+        stream.set_zero_linger().expect("an option");
+    })
+    .await;
+    let proxy = Proxy::start(&bootstrap(upstream.address.port(), PLAIN)).await;
+    ready(&proxy).await;
+    let mut stream = TcpStream::connect(proxy.at("tcp")).await.expect("connects");
+    stream.read_exact(&mut [0; 7]).await.expect("reads");
+    stream.write_all(b"x").await.expect("writes");
+    let error = stream.read_to_end(&mut Vec::new()).await.expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_answer_arrives_though_the_server_takes_no_more() {
+    // Refuses the upload after its first bytes, and says so before it closes.
+    let upstream = Upstream::scripted(|mut stream, _| async move {
+        stream.read_exact(&mut [0; 1]).await.expect("reads");
+        stream.write_all(b"no").await.expect("writes");
+        stream.shutdown().await.expect("half-closes");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let proxy = Proxy::start(&bootstrap(upstream.address.port(), PLAIN)).await;
+    ready(&proxy).await;
+    let mut stream = TcpStream::connect(proxy.at("tcp")).await.expect("connects");
+    stream.write_all(&[1; 100_000]).await.expect("writes");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("reads");
+    assert_eq!(answer, b"no");
+}
+
+#[tokio::test]
+async fn every_attempt_to_connect_is_counted_and_the_last_one_ends_it() {
+    let nobody = HeldPort::bind();
+    let proxy = Proxy::start(&bootstrap(nobody.address.port(), &with("max_connect_attempts: 3"))).await;
+    ready(&proxy).await;
+    if let Ok(mut stream) = TcpStream::connect(proxy.at("tcp")).await {
+        assert!(closes(&mut stream).await);
+    }
+    wait_for_metric(&proxy, "envoy_cluster_upstream_cx_connect_fail", 3.0).await;
+    wait_for_metric(&proxy, "envoy_cluster_upstream_cx_connect_attempts_exceeded", 1.0).await;
 }

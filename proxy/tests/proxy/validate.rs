@@ -28,8 +28,22 @@ fn the_field_that_is_wrong_is_named() {
     let valid = bootstrap(&[([127, 0, 0, 1], 1).into()], "", "", "");
     for (yaml, path) in [
         (
-            valid.replace(filter, "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"),
+            valid.replace(filter, "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"),
             format!("{manager}.http_filters[0].typed_config"),
+        ),
+        (
+            valid.replace(
+                "cluster: up\n",
+                "cluster: up\n                            hedge_policy: { initial_requests: 2 }\n",
+            ),
+            format!("{manager}.route_config.virtual_hosts[0].routes[0].route.hedge_policy.initial_requests: is not supported"),
+        ),
+        (
+            valid.replace(
+                "cluster: up\n",
+                "cluster: up\n                            hedge_policy: { additional_request_chance: { numerator: 1 } }\n",
+            ),
+            format!("{manager}.route_config.virtual_hosts[0].routes[0].route.hedge_policy.additional_request_chance: is not supported"),
         ),
         (
             valid.replace(
@@ -40,8 +54,8 @@ fn the_field_that_is_wrong_is_named() {
         ),
         (valid.replace("cluster: up\n", "cluster: gone\n"), "static_resources.clusters".to_owned()),
         (
-            valid.replace("      connect_timeout: 1s", "      lb_policy: RING_HASH"),
-            "static_resources.clusters[0].lb_policy".to_owned(),
+            valid.replace("      connect_timeout: 1s", "      lb_policy: LOAD_BALANCING_POLICY_CONFIG"),
+            "static_resources.clusters[0].load_balancing_policy".to_owned(),
         ),
         (
             valid.replace("      connect_timeout: 1s", "      connect_timeout: -1s"),
@@ -52,14 +66,21 @@ fn the_field_that_is_wrong_is_named() {
             valid.replace("address: 127.0.0.1, port_value: 0", "address: localhost, port_value: 0"),
             "static_resources.listeners[0].address.socket_address.address".to_owned(),
         ),
-        (bootstrap(&[], "request_timeout: 5s", "", ""), format!("{manager}.request_timeout")),
+        (bootstrap(&[], "drain_timeout: 5s", "", ""), format!("{manager}.drain_timeout")),
         (
             bootstrap(&[], "", "retry_policy: { retry_on: sometimes }", ""),
             format!("{manager}.route_config.virtual_hosts[0].routes[0].route.retry_policy.retry_on"),
         ),
         (
-            bootstrap(&[], "", "", "outlier_detection: { enforcing_success_rate: 100 }"),
+            bootstrap(&[], "", "", "outlier_detection: { enforcing_success_rate: 101 }"),
             "static_resources.clusters[0].outlier_detection.enforcing_success_rate".to_owned(),
+        ),
+        (
+            valid.replace(
+                "domains: [\"*\"]\n",
+                "domains: [\"*\"]\n                      request_body_buffer_limit: 1024\n",
+            ),
+            format!("{manager}.route_config.virtual_hosts[0].request_body_buffer_limit"),
         ),
         (
             valid.replace("prefix: /", "safe_regex: { regex: '(' }"),

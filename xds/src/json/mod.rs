@@ -5,6 +5,7 @@
 //! * Documents are bounded in depth, size and in what YAML's aliases may expand to; bad input never panics.
 //! * The descriptors are in memory only during a call, or while somebody holds [`Descriptors`].
 
+mod defaults;
 mod depth;
 mod pool;
 #[cfg(test)]
@@ -36,9 +37,18 @@ pub struct ConfigError {
     pub reason: String,
 }
 
-/// Reads a bootstrap.
+/// Reads a bootstrap. A static cluster that names no balancing policy gets Weft's default; see [`bootstrap_from_json`].
 pub fn parse_bootstrap(text: &str, format: Format) -> Result<Bootstrap, ConfigError> {
-    from_json(&parse_value(text, format)?)
+    bootstrap_from_json(parse_value(text, format)?)
+}
+
+/// Reads a bootstrap from its JSON form.
+///
+/// What protobuf cannot tell apart is told apart here: a static cluster that names no balancing policy gets peak EWMA,
+/// written out as if the file had named it; in the message, no policy would be ROUND_ROBIN.
+pub fn bootstrap_from_json(mut value: Value) -> Result<Bootstrap, ConfigError> {
+    defaults::name_balancing_policies(&mut value);
+    from_json(&value)
 }
 
 /// Reads a message from its JSON form: the proto3 mapping, with either spelling of field names.

@@ -1,6 +1,6 @@
 //! The reporting end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +18,7 @@ use crate::{
             LoadStatsRequest, LoadStatsResponse, load_reporting_service_client::LoadReportingServiceClient,
         },
     },
-    transport::{ServerAddress, StreamError, connect},
+    transport::{Secure, ServerAddress, StreamError, connect},
 };
 
 /// Reports are not made more often than this, whatever the server asks.
@@ -35,6 +35,8 @@ pub trait LoadSource: Send + Sync {
 pub struct ReportConfig {
     /// Where the server listens.
     pub server: ServerAddress,
+    /// Makes connections secure; they are in plain text without.
+    pub secure: Option<Arc<dyn Secure>>,
     /// Who reports.
     pub node: Node,
     /// How long to wait for a connection.
@@ -60,6 +62,7 @@ impl ReportConfig {
     pub fn new(server: ServerAddress, node: Node) -> Self {
         Self {
             server,
+            secure: None,
             node,
             connect_timeout: Duration::from_secs(5),
             backoff_base: Duration::from_millis(500),
@@ -95,7 +98,7 @@ async fn stream(
     backoff: &mut Backoff,
     collected_at: &mut Instant,
 ) -> Result<(), StreamError> {
-    let channel = connect(&config.server, config.connect_timeout).await?;
+    let channel = connect(&config.server, config.secure.as_ref(), config.connect_timeout).await?;
     let (requests, receiver) = mpsc::channel(4);
     let hello = LoadStatsRequest { node: Some(config.node.clone()), cluster_stats: Vec::new() };
     // Into an empty channel, so that it never waits.

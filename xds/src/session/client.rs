@@ -35,13 +35,20 @@ pub trait ClientSession: Send {
     /// What comes from it.
     type Response: Send + 'static;
 
+    /// Takes note of what is in force of a type from an earlier run of the program: all of it, as it was accepted.
+    ///
+    /// Only before the first stream or between two, so that the next one tells the server. A version that is empty, of
+    /// a resource or of the type, has the server send it anew.
+    fn resume(&mut self, kept: &ResourceUpdate);
+
     /// The first requests of a new stream.
     fn open(&mut self, wanted: &Subscriptions) -> Vec<Self::Request>;
 
     /// Takes a response.
     fn receive(&mut self, response: Self::Response) -> Received<Self::Request>;
 
-    /// The requests that follow from what became of the update, and from what is now wanted.
+    /// The requests that follow from what became of the update, if there is one that was not answered, and from what is
+    /// now wanted.
     fn answer(&mut self, verdict: Result<(), Vec<Rejected>>, wanted: &Subscriptions) -> Vec<Self::Request>;
 }
 
@@ -51,7 +58,14 @@ pub enum Received<Request> {
     /// To be applied, then answered.
     Update(ResourceUpdate),
     /// Not usable; the refusal goes to the server.
-    Refused(Rejected, Request),
+    Refused {
+        /// Of the response.
+        type_: ResourceType,
+        /// Why; without a name, as all of it is meant.
+        rejected: Rejected,
+        /// What goes to the server.
+        answer: Request,
+    },
     /// Of a type that was not asked for.
     Ignored(String),
 }
@@ -94,6 +108,12 @@ struct Pending {
 // === impl Held ===
 
 impl Held {
+    /// What is in force from an earlier run.
+    fn resumed(kept: &ResourceUpdate) -> Self {
+        let resources = kept.upserts.iter().map(|resource| (resource.name.clone(), held(resource)));
+        Self { resources: resources.collect(), version: kept.version.clone() }
+    }
+
     /// Takes over what was accepted of an update, and gives what was refused.
     fn settle(&mut self, pending: &mut Pending, verdict: Result<(), Vec<Rejected>>) -> Vec<Rejected> {
         let mut refused = std::mem::take(&mut pending.refused);
@@ -138,6 +158,16 @@ impl Asked {
     fn covers(&self, name: &str) -> bool {
         self.all || self.names.contains(name)
     }
+}
+
+/// Reads the names of what came without them, and sorts as [`check`] does.
+pub(crate) fn sort(
+    type_: ResourceType,
+    bodies: Vec<Any>,
+) -> Result<(Vec<Resource>, Vec<Rejected>), Rejected> {
+    let resources: Result<Vec<_>, _> =
+        bodies.into_iter().map(|body| sotw::unwrap(type_, body)).filter_map(Result::transpose).collect();
+    check(type_, resources?)
 }
 
 /// Sorts the resources of a response: into those to hand out, and those to refuse one by one.

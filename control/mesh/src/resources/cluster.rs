@@ -5,21 +5,26 @@ use std::{net::IpAddr, time::Duration};
 use weft_discovery::model::AppProtocol;
 use weft_xds::{
     any::pack,
+    balancing::PeakEwma,
     pb::{
         envoy::{
             config::{
                 cluster::v3::{
-                    CircuitBreakers, Cluster, circuit_breakers,
+                    CircuitBreakers, Cluster, LoadBalancingPolicy, circuit_breakers,
                     cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy},
+                    load_balancing_policy,
                 },
-                core::v3::{Http1ProtocolOptions, Http2ProtocolOptions},
+                core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, TypedExtensionConfig},
                 endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints},
             },
-            extensions::upstreams::http::v3::{
-                HttpProtocolOptions,
-                http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-                    explicit_http_config::ProtocolConfig,
+            extensions::{
+                load_balancing_policies::least_request::v3::LeastRequest,
+                upstreams::http::v3::{
+                    HttpProtocolOptions,
+                    http_protocol_options::{
+                        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                        explicit_http_config::ProtocolConfig,
+                    },
                 },
             },
         },
@@ -46,11 +51,10 @@ pub fn service(name: &str, protocol: AppProtocol, policy: &ServicePolicy) -> Clu
             service_name: String::new(),
         }),
         connect_timeout: Some(duration(policy.connect_timeout)),
-        lb_policy: match policy.balancer {
-            Balancer::RoundRobin => LbPolicy::RoundRobin,
-            Balancer::PeakEwma => LbPolicy::LeastRequest,
-        }
-        .into(),
+        load_balancing_policy: match policy.balancer {
+            Balancer::RoundRobin => None,
+            Balancer::PeakEwma => Some(peak_ewma()),
+        },
         circuit_breakers: Some(unlimited()),
         ..http(protocol)
     }
@@ -84,6 +88,22 @@ pub fn original_destination(name: &str, connect_timeout: Duration) -> Cluster {
         lb_policy: LbPolicy::ClusterProvided.into(),
         circuit_breakers: Some(unlimited()),
         ..http(AppProtocol::Detect)
+    }
+}
+
+/// Peak EWMA, and what is nearest to it for a proxy that does not know it: the first policy that is known counts.
+fn peak_ewma() -> LoadBalancingPolicy {
+    let policy = |name: &str, config: Any| load_balancing_policy::Policy {
+        typed_extension_config: Some(TypedExtensionConfig {
+            name: format!("envoy.load_balancing_policies.{name}"),
+            typed_config: Some(config),
+        }),
+    };
+    LoadBalancingPolicy {
+        policies: vec![
+            policy("peak_ewma", pack(&PeakEwma::default())),
+            policy("least_request", pack(&LeastRequest::default())),
+        ],
     }
 }
 

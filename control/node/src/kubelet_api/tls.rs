@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
@@ -38,7 +38,7 @@ pub(super) fn acceptor(tls: &NodeTls) -> Result<TlsAcceptor, TlsError> {
     for certificate in certificates(&tls.client_ca_pem, "client CA")? {
         roots.add(certificate).map_err(|error| failed("client CA", &error))?;
     }
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     // Health checks come without a certificate; everything else is refused one by one.
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()

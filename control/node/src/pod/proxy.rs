@@ -1,6 +1,10 @@
 //! The pod's sidecar: first to start, last to stop.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    fs::Permissions,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -26,6 +30,10 @@ const IMAGE: &str = "weft.dev/proxy:latest";
 const BOOTSTRAP: &str = "bootstrap.json";
 /// Where a container sees its bootstrap file.
 const BOOTSTRAP_MOUNT: &str = "/etc/weft/bootstrap.json";
+/// Keeps the sidecar's last good configuration, for a start while mesh control is away.
+const LAST_GOOD: &str = "last-good";
+/// Where a container sees it.
+const LAST_GOOD_MOUNT: &str = "/var/lib/weft/last-good";
 
 impl Worker {
     /// Sees to it that the sidecar runs. `true`: it serves, or the pod has none.
@@ -120,27 +128,42 @@ impl Worker {
         });
         let directory = self.ctx.pod_dir(&self.pod.uid);
         let path = directory.join(BOOTSTRAP);
-        std::fs::create_dir_all(&directory)
+        let last_good = directory.join(LAST_GOOD);
+        std::fs::create_dir_all(&last_good)
             .and_then(|()| std::fs::write(&path, file.to_string()))
             .map_err(SyncError::Bootstrap)?;
+        if redirect {
+            // Its keys are for the sidecar only, which runs as a user of its own.
+            let given = std::os::unix::fs::chown(&last_good, Some(SIDECAR_UID), Some(SIDECAR_UID))
+                .and_then(|()| std::fs::set_permissions(&last_good, Permissions::from_mode(0o700)));
+            if let Err(error) = given {
+                tracing::warn!(%error, directory = %last_good.display(), "the sidecar cannot keep its configuration");
+            }
+        }
         let image = match runtime.ensure_image(IMAGE, PullPolicy::Never, &|| {}).await {
             Ok(image) => image,
             Err(ImageError::Runtime(error)) => return Err(error.into()),
             Err(error) => return Err(RuntimeError::Failed(error.to_string()).into()),
         };
         let seen = if redirect { BOOTSTRAP_MOUNT.to_owned() } else { path.to_string_lossy().into_owned() };
-        let args = ["-c".to_owned(), seen, "--concurrency".into(), self.ctx.sidecar_concurrency.to_string()];
+        let kept =
+            if redirect { LAST_GOOD_MOUNT.to_owned() } else { last_good.to_string_lossy().into_owned() };
+        let concurrency = self.ctx.sidecar_concurrency.to_string();
+        let args = ["-c", &seen, "--concurrency", &concurrency, "--last-good-config-path", &kept];
         let spec = ContainerSpec {
             name: CONTAINER.into(),
             role: Role::Sidecar,
             attempt,
             image,
             command: Vec::new(),
-            args: args.into(),
+            args: args.map(str::to_owned).into(),
             env: Vec::new(),
             working_dir: None,
             mounts: if redirect {
-                vec![Mount { source: path, target: BOOTSTRAP_MOUNT.into(), read_only: true }]
+                vec![
+                    Mount { source: path, target: BOOTSTRAP_MOUNT.into(), read_only: true },
+                    Mount { source: last_good, target: LAST_GOOD_MOUNT.into(), read_only: false },
+                ]
             } else {
                 Vec::new()
             },

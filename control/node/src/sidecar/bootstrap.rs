@@ -39,7 +39,8 @@ pub(crate) fn bootstrap(inputs: &BootstrapInputs) -> Value {
         ProxyId::Gateway { .. } => "gateway".to_owned(),
     };
     let control = json!([{"envoy_grpc": {"cluster_name": CONTROL}}]);
-    let over_ads = json!({"ads": {}, "resource_api_version": "V3"});
+    // No time is enough: a pod must not start behind a sidecar that was told nothing.
+    let over_ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     json!({
         "node": {"id": inputs.id.to_string(), "cluster": cluster, "metadata": metadata},
         "admin": {"address": socket_address(&inputs.admin.ip().to_string(), inputs.admin.port())},

@@ -54,6 +54,30 @@ async fn a_write_whose_expectation_fails_changes_nothing_and_says_what_is_there(
 }
 
 #[tokio::test]
+async fn who_loses_a_race_finds_the_winner_when_reading_again() {
+    const WRITERS: usize = 20;
+
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(&directory, 100);
+    store.commit(put("/a", Expectation::Absent, "0")).await.unwrap();
+    let writers = (0..WRITERS).map(|_| async {
+        // Each attempt that is lost means that another writer succeeded, so this many are enough.
+        for _ in 0..WRITERS {
+            let seen = store.get("/a").await.unwrap().unwrap().revision;
+            match store.commit(put("/a", Expectation::Revision(seen), "1")).await {
+                Ok(_) => return,
+                Err(CommitError::Conflict { current: Some(current), .. }) => {
+                    assert!(store.get("/a").await.unwrap().unwrap().revision >= current.revision);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("lost more often than there are others");
+    });
+    futures::future::join_all(writers).await;
+}
+
+#[tokio::test]
 async fn the_stamp_writes_the_revision_into_the_value() {
     let directory = tempfile::tempdir().unwrap();
     let store = store_in(&directory, 100);

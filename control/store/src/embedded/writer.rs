@@ -45,6 +45,8 @@ struct Pending {
     batch: Batch,
     changed: HashMap<Arc<str>, Option<Arc<Entry>>>,
     committed: Vec<(CommitReply, Arc<Event>)>,
+    /// Answered with the rest: what beat them may be in this batch, and whoever is refused reads again at once.
+    refused: Vec<(CommitReply, CommitError)>,
     compacted: Vec<oneshot::Sender<Result<(), ReadError>>>,
 }
 
@@ -54,6 +56,7 @@ impl Writer {
         while self.requests.blocking_recv_many(&mut requests, MAX_BATCH) > 0 {
             let pending = self.prepare(requests.drain(..));
             if pending.batch.events.is_empty() && pending.batch.compaction.is_none() {
+                refuse(pending.refused);
                 continue;
             }
             if let Err(error) = self.disk.commit(&pending.batch) {
@@ -84,10 +87,10 @@ impl Writer {
                             pending.batch.events.push(event.clone());
                             pending.committed.push((reply, event));
                         }
-                        // A writer that went away does not wait for its answer; here and below.
-                        Err(error) => drop(reply.send(Err(error))),
+                        Err(error) => pending.refused.push((reply, error)),
                     }
                 }
+                // A writer that went away does not wait for its answer; here and below.
                 Request::Compact(to, reply) if to > state.revision() => {
                     let _ = reply.send(Err(ReadError::Future { requested: to, newest: state.revision() }));
                 }
@@ -129,6 +132,7 @@ impl Writer {
         for (reply, event) in pending.committed {
             let _ = reply.send(Ok(event));
         }
+        refuse(pending.refused);
         for reply in pending.compacted {
             let _ = reply.send(Ok(()));
         }
@@ -139,6 +143,12 @@ impl Writer {
     fn die(&self, error: &redb::Error) -> ! {
         tracing::error!(error = %weft_kit::error::chain(error), "cannot make a write durable, stopping the process");
         std::process::abort()
+    }
+}
+
+fn refuse(refused: Vec<(CommitReply, CommitError)>) {
+    for (reply, error) in refused {
+        let _ = reply.send(Err(error));
     }
 }
 

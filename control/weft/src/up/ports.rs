@@ -102,9 +102,8 @@ impl Chooser {
             None => {
                 let ip = given.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
                 let default = given.is_none().then_some(SocketAddr::new(ip, default));
-                // Spread by the process id, so that two starts at the same moment do not walk the same ports.
                 let count = FREE_PORTS.end - FREE_PORTS.start;
-                let start = (std::process::id() % u32::from(count)) as u16;
+                let start = (spread(std::process::id()) % u32::from(count)) as u16;
                 let others = (0..count).map(|step| FREE_PORTS.start + (start + step) % count);
                 last.filter(|last| last.ip() == ip)
                     .into_iter()
@@ -117,6 +116,12 @@ impl Chooser {
         self.chosen.push(chosen);
         Ok(chosen)
     }
+}
+
+/// Far from each other for process ids that are next to each other: two starts at the same moment must not walk the same
+/// ports, which are free until somebody listens there.
+fn spread(process: u32) -> u32 {
+    process.wrapping_mul(0x9E37_79B1) >> 8
 }
 
 fn is_free(address: SocketAddr, transport: Transport) -> bool {
@@ -151,6 +156,14 @@ mod tests {
         assert!(FREE_PORTS.contains(&chosen.port()));
         assert_eq!(choose(None, Some(chosen), Transport::Tcp), chosen);
         assert_eq!(choose(Some(local(0)), Some(chosen), Transport::Tcp), chosen);
+    }
+
+    #[test]
+    fn starts_at_the_same_moment_look_at_different_ports() {
+        let count = u32::from(FREE_PORTS.end - FREE_PORTS.start);
+        let mut starts: Vec<u32> = (100_000..100_016).map(|process| spread(process) % count).collect();
+        starts.sort_unstable();
+        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] > 8), "{starts:?}");
     }
 
     #[test]

@@ -3,20 +3,24 @@
 use std::{pin::pin, rc::Rc};
 
 use super::{
-    Exchange, Outcome,
+    Exchange, Outcome, Reason,
     account::Attempt,
-    attempt::{AttemptError, FailureReply, Try, Upload},
+    attempt::Try,
+    failure::{AttemptError, FailureReply, Instead},
+    mirror::pump_copied,
+    upload::Upload,
 };
 use crate::{
     http::{
         body::{PumpError, Sink, Source, pump},
+        change::Changes,
         h1::{
             body::BodyReader,
             client::{ReadError, keeps_alive, read_head},
             framing::{self, BodyLength},
             write::Writer,
         },
-        head::Version,
+        head::{Known, Method},
     },
     pool::{ClusterLocal, Connection},
     route::retry::Failure,
@@ -24,14 +28,14 @@ use crate::{
 };
 
 /// Interim responses that an upstream may send for one request.
-const MAX_INTERIM: usize = 16;
+pub(crate) const MAX_INTERIM: usize = 16;
 
 /// What became of one request on a connection.
 enum Ended {
     /// The response reached the client.
     Complete { reusable: bool },
     /// The response is one that the retry policy wants no client to see.
-    Unwanted { status: u16, reusable: bool },
+    Unwanted { instead: Instead, reusable: bool },
     /// The upstream agreed to another protocol.
     Switched,
 }
@@ -45,17 +49,12 @@ impl Exchange<'_> {
         sink: &mut Sink<'_>,
     ) -> Result<Outcome, AttemptError> {
         let cx = self.cx;
-        let timer = self.timer;
         let mut counted = Attempt::start(attempt.cluster, attempt.endpoint, cx.worker.index, attempt.started);
-        let acquired = cx
-            .worker
-            .pools
-            .acquire(attempt.cluster, local, attempt.endpoint, cx.worker.index, timer, attempt.fresh)
-            .await;
+        let acquired = cx.worker.pools.acquire(&self.wanted(local, attempt)).await;
         let (mut connection, reused) = match acquired {
             Ok(acquired) => acquired,
             Err(error) => {
-                counted.failed(false);
+                counted.not_acquired(&error);
                 return Err(error.into());
             }
         };
@@ -65,20 +64,40 @@ impl Exchange<'_> {
         let body = source.complete().map_or(0, |body| body.len() as u64);
         counted.cells().cx_tx_bytes.add(body.max(source.received() - before));
         match ended? {
-            Ended::Complete { reusable } => {
-                if reusable && connection.recv.is_empty() {
-                    cx.worker.pools.release(attempt.cluster, connection);
-                }
-                Ok(Outcome::Complete)
-            }
-            Ended::Unwanted { status, reusable } => {
-                if reusable && connection.recv.is_empty() {
-                    cx.worker.pools.release(attempt.cluster, connection);
-                }
-                Err(AttemptError::Upstream { failure: Failure::Status(status), reply: FailureReply::Reset })
-            }
             Ended::Switched => self.switch_protocols(connection, sink).await,
+            ended => self.give_back(attempt, connection, ended),
         }
+    }
+
+    /// Passes an answer on whose head is in `self.response` already.
+    pub(super) async fn go_on_h1(
+        &mut self,
+        mut connection: Box<Connection>,
+        attempt: &Try<'_>,
+        counted: &mut Attempt<'_>,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Outcome, AttemptError> {
+        let ended = self.converse(&mut connection, false, attempt, counted, source, sink).await?;
+        self.give_back(attempt, connection, ended)
+    }
+
+    /// Keeps the connection for others, if it may be.
+    fn give_back(
+        &self,
+        attempt: &Try<'_>,
+        connection: Box<Connection>,
+        ended: Ended,
+    ) -> Result<Outcome, AttemptError> {
+        let (reusable, result) = match ended {
+            Ended::Complete { reusable } => (reusable, Ok(Outcome::Complete)),
+            Ended::Unwanted { instead, reusable } => (reusable, Err(AttemptError::Unwanted(instead))),
+            Ended::Switched => (false, Err(AttemptError::Protocol)),
+        };
+        if reusable && connection.recv.is_empty() {
+            self.cx.worker.pools.release(attempt.cluster, connection);
+        }
+        result
     }
 
     /// Sends the request and takes the response, on a connection that is for this alone.
@@ -87,7 +106,7 @@ impl Exchange<'_> {
         connection: &mut Connection,
         reused: bool,
         attempt: &Try<'_>,
-        counted: &mut Attempt,
+        counted: &mut Attempt<'_>,
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<Ended, AttemptError> {
@@ -95,33 +114,42 @@ impl Exchange<'_> {
         let Connection { stream, recv, out, .. } = connection;
         let stream = &*stream;
         let mut writer = Writer::new(stream, out, timer, Deadline::Upstream, attempt.patience);
-        writer.request(
-            self.request,
-            attempt.length,
-            self.request.get_span(attempt.host),
-            self.upgrade.as_deref(),
-        );
         // A body that is all there goes out with the head and stays in the buffer, for another attempt.
         let whole = source.complete();
-        if let Some(body) = whole {
-            // Errors show up as a missing answer, below.
-            let _ = writer.push(body).await;
-            let _ = writer.finish(&Vec::new());
-        }
         let whole_length = whole.map(<[u8]>::len);
-        let written = writer.flush().await;
-        let touched = writer.touched && written.is_ok();
+        let mut touched = true;
+        if !attempt.answered {
+            writer.request(
+                self.request,
+                attempt.length,
+                self.request.get_span(attempt.host),
+                self.upgrade.as_deref().filter(|_| self.method != Method::Connect),
+            );
+            if let Some(body) = whole {
+                // Errors show up as a missing answer, below.
+                let _ = writer.push(body).await;
+                let _ = writer.finish(&Vec::new());
+            }
+            let written = writer.flush().await;
+            touched = writer.touched && written.is_ok();
+        }
         let mut upstream_sink = Sink::H1(writer);
         let uploading = pin!(async {
-            if whole_length.is_some() { Ok(()) } else { pump(source, &mut upstream_sink).await }
+            if whole_length.is_some() {
+                Ok(())
+            } else {
+                pump_copied(source, &mut upstream_sink, attempt.copies).await
+            }
         });
         let needs_upload = whole_length.is_none();
-        let mut upload = Upload::new(needs_upload.then_some(uploading), timer, attempt.forward.timeout);
+        let mut upload = Upload::new(needs_upload.then_some(uploading), timer, attempt.limits);
 
-        let per_try = attempt.forward.retry.as_ref().and_then(|policy| policy.per_try_timeout);
         let mut interim = 0;
         loop {
-            timer.arm(Deadline::Response, per_try);
+            if attempt.answered {
+                break;
+            }
+            timer.arm(Deadline::Response, attempt.time_to_answer());
             let head = upload.beside(pin!(read_head(stream, recv, self.response, timer))).await?;
             timer.disarm(Deadline::Response);
             match head {
@@ -131,27 +159,24 @@ impl Exchange<'_> {
                     counted.cells().cx_protocol_error.add(1);
                     return Err(AttemptError::Protocol);
                 }
-                Err(ReadError::Timeout) => {
-                    counted.failed(true);
-                    counted.cells().rq_per_try_timeout.add(1);
-                    return Err(AttemptError::Upstream {
-                        failure: Failure::PerTryTimeout,
-                        reply: FailureReply::Timeout,
-                    });
-                }
+                Err(ReadError::Timeout) => return Err(attempt.timed_out(counted)),
                 Err(ReadError::Closed { any }) => {
                     let failure = if touched { Failure::Reset } else { Failure::ResetBeforeRequest };
-                    if reused && !any {
+                    if reused && !any && interim == 0 {
                         return Err(AttemptError::Stale { failure });
                     }
                     counted.failed(false);
                     counted.cells().rq_rx_reset.add(1);
-                    return Err(AttemptError::Upstream { failure, reply: FailureReply::Reset });
+                    return Err(AttemptError::Upstream { failure, reply: FailureReply::Termination });
                 }
             }
             match self.response.status {
-                101 if self.upgrade.is_some() => {
-                    counted.answered(101);
+                101 if self.upgrade.is_some() && self.method != Method::Connect => {
+                    counted.answered(self.response);
+                    return Ok(Ended::Switched);
+                }
+                200..=299 if self.method == Method::Connect => {
+                    counted.answered(self.response);
                     return Ok(Ended::Switched);
                 }
                 101 => {
@@ -161,20 +186,14 @@ impl Exchange<'_> {
                 }
                 100..=199 => {
                     interim += 1;
-                    if interim > MAX_INTERIM {
+                    if interim > MAX_INTERIM || framing::of_response(self.response, self.method).is_err() {
                         counted.failed(false);
+                        counted.cells().cx_protocol_error.add(1);
                         return Err(AttemptError::Protocol);
                     }
                     // "100 Continue" is between us and the upstream; hints are for the client.
-                    if let Sink::H1(client) = sink
-                        && self.response.status != 100
-                        && self.version == Version::Http11
-                    {
-                        self.response.strip_hop_by_hop();
-                        client.interim(self.response, None);
-                        if client.flush().await.is_err() {
-                            return Err(AttemptError::Downstream { malformed: false, timeout: false });
-                        }
+                    if self.response.status != 100 {
+                        self.send_interim(sink).await?;
                     }
                 }
                 _ => break,
@@ -189,67 +208,62 @@ impl Exchange<'_> {
                 return Err(AttemptError::Protocol);
             }
         };
-        let status = self.response.status;
         let keep = keeps_alive(self.response) && length != BodyLength::UntilClose;
-        let retry = attempt.may_retry
-            && attempt
-                .forward
-                .retry
-                .as_ref()
-                .is_some_and(|policy| policy.wants(Failure::Status(status), self.method.is_idempotent()));
         let reader = BodyReader::new(stream, recv, length, timer, Deadline::Response, attempt.patience);
-        if retry {
-            counted.answered(status);
+        if let Some(instead) = self.instead(attempt) {
+            counted.answered(self.response);
             let mut rest = Source::H1(reader);
             let reusable = upload.is_complete() && keep && rest.discard_buffered();
-            // The last attempt's status is passed on: `may_retry` is false then.
-            return Ok(Ended::Unwanted { status, reusable });
+            return Ok(Ended::Unwanted { instead, reusable });
         }
-        self.take_response(attempt, counted);
-        self.start_response(sink, length);
+        let changes = self.take_response(attempt, counted, length);
         let mut body = Source::H1(reader);
+        let mut length = length;
+        if !changes.is_empty() {
+            length = Changes::length(length);
+            body = body.changed(changes);
+        }
+        self.start_response(sink, length);
         let result = upload.beside(pin!(pump(&mut body, sink))).await;
         let complete = upload.is_complete();
         counted.cells().cx_rx_bytes.add(body.received());
         match result {
             Ok(Ok(())) => {
+                counted.trailed(&body);
                 // The answer may come before the end of the request; where its rest ends nobody knows.
                 self.close |= !complete;
+                self.ended = Some(counted.completed());
                 Ok(Ended::Complete { reusable: complete && keep })
             }
-            Ok(Err(PumpError::Source(_))) => {
+            Ok(Err(PumpError::Source(error))) => {
                 counted.failed(false);
-                self.record.flags = super::flags::UPSTREAM_CLOSED;
+                self.record.reason = error.of_upstream();
                 Err(AttemptError::Started)
             }
             Ok(Err(PumpError::Sink(error))) => {
-                self.record.flags = if error.is_timeout() {
-                    super::flags::IDLE_TIMEOUT
-                } else {
-                    super::flags::DOWNSTREAM_CLOSED
-                };
+                self.record.reason = error.of_downstream();
                 Err(AttemptError::Started)
             }
             Err(_) => {
-                self.record.flags = super::flags::DOWNSTREAM_CLOSED;
+                self.record.reason = Reason::DownstreamDisconnect;
                 Err(AttemptError::Started)
             }
         }
     }
 
-    /// Passes the 101 on. Only now may the client's bytes reach the upstream.
-    async fn switch_protocols(
+    /// Passes on that HTTP ends here. Only now may the client's bytes reach the upstream.
+    pub(super) async fn switch_protocols(
         &mut self,
         connection: Box<Connection>,
         sink: &mut Sink<'_>,
     ) -> Result<Outcome, AttemptError> {
-        let protocol = self.response.known(crate::http::head::Known::Upgrade).map(<[u8]>::to_vec);
+        let protocol = self.response.known(Known::Upgrade).map(<[u8]>::to_vec);
         let protocol = protocol.or_else(|| self.upgrade.clone()).unwrap_or_default();
-        self.response.strip_hop_by_hop();
-        self.record.status = 101;
+        let _ = self.response.strip_hop_by_hop();
+        self.record.status = self.response.status;
         self.add_response_fields();
         let Sink::H1(client) = sink else { return Err(AttemptError::Protocol) };
-        client.interim(self.response, Some(&protocol));
+        client.interim(self.response, Some(&*protocol).filter(|_| self.method != Method::Connect));
         match client.flush().await {
             Ok(()) => Ok(Outcome::Tunnel(connection)),
             Err(_) => Err(AttemptError::Started),

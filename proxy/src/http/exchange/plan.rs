@@ -2,69 +2,135 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Exchange, Reply, flags};
+use super::{Exchange, Reason, Reply};
 use crate::{
     http::{
         h1::framing::BodyLength,
-        head::{Known, Version, tokens},
-        manager::{Forwarded, ServerHeader},
+        head::{Known, Method, Version, tokens},
+        manager::{Forwarded, ServerHeader, Underscores},
     },
-    route::{Action, Route},
+    overload,
+    route::{Action, Route, Target, WeightedCluster, matcher::Asked},
 };
 
 impl Exchange<'_> {
-    /// Cleans the request up and finds its route; a reply if it goes no further than here.
-    pub(super) fn plan(&mut self, length: BodyLength) -> Result<Arc<Route>, Reply> {
+    /// Cleans the request up and finds its route, if there is one; a reply if it goes no further than here.
+    pub(super) fn plan(&mut self) -> Result<(), Reply> {
+        let worker = &self.cx.worker;
+        if worker.shared.overload.wants(overload::Action::StopAcceptingRequests, &worker.random) {
+            self.cx.manager.stats.at(worker.index).rq_overload_close.add(1);
+            return Err(Reply::new(503, Reason::Overload, "envoy overloaded"));
+        }
         match self.cx.manager.path_rules.apply(self.request.target()) {
+            // A CONNECT has no path.
+            _ if self.method == Method::Connect => {}
             Ok(None) => {}
             Ok(Some(normal)) => {
                 let target = self.request.intern(&normal);
                 self.request.set_target(target);
             }
-            Err(_) => return Err(Reply::new(400, flags::DOWNSTREAM_PROTOCOL, "")),
+            Err(_) => {
+                self.close = true;
+                return Err(Reply::new(400, Reason::PathNormalization, ""));
+            }
         }
-        let wanted = self.wanted_upgrade();
+        let underscores = self.cx.manager.underscores;
+        if underscores != Underscores::Allow
+            && self.request.remove_underscored()
+            && underscores == Underscores::Reject
+        {
+            self.close = true;
+            return Err(Reply::new(400, Reason::UnexpectedUnderscore, ""));
+        }
+        self.upgrade = if self.method == Method::Connect {
+            // Whatever the answer is, what follows on this connection may not be HTTP.
+            self.close = true;
+            Some(b"connect".to_vec())
+        } else {
+            self.wanted_upgrade()
+        };
         self.wants_trailers = self
             .request
             .all_known(Known::Te)
             .flat_map(tokens)
             .any(|token| token.eq_ignore_ascii_case(b"trailers"));
-        self.request.strip_hop_by_hop();
+        if !self.request.strip_hop_by_hop() {
+            self.close = true;
+            return Err(Reply::new(400, Reason::ConnectionNomination, ""));
+        }
         self.add_request_fields();
+        self.find_route();
+        Ok(())
+    }
+
+    /// Finds the route of the request as it is, and draws one of its clusters if it has several.
+    pub(super) fn find_route(&mut self) {
+        let cx = self.cx;
+        let table = cx.manager.routes.get();
+        // As in Envoy, nobody is inside unless configured to be, and that is not supported.
+        if self.followed.is_none() {
+            table.iter().flat_map(|table| &table.internal_only).for_each(|field| self.request.remove(field));
+        }
+        let asked = Asked {
+            head: self.request,
+            certificate: cx.is_mesh_peer(),
+            random: &cx.worker.random,
+            parameters: true,
+        };
+        let route = table.as_ref().and_then(|table| table.find(&asked));
+        self.record.route = route.map(Arc::clone);
+        if let Some(Action::Forward(forward)) = route.map(|route| &route.action)
+            && let Target::Weighted { total, clusters, by } = &forward.target
+        {
+            let by = by.as_ref().and_then(|field| self.request.get(field));
+            let number = by.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse::<u64>().ok());
+            let point = match number {
+                Some(number) => number % u64::from(*total),
+                None => cx.worker.random.below(*total as usize) as u64,
+            };
+            self.weighted = draw(clusters, point as u32);
+        }
+    }
+
+    /// What the route wants done, once the filters have let the request pass; a reply if that is an answer.
+    pub(super) fn decide(&mut self, length: BodyLength) -> Result<Arc<Route>, Reply> {
         let cx = self.cx;
         let manager = &cx.manager;
-        let table = manager.routes.get();
-        let route = table.as_ref().and_then(|table| table.find(self.request, &self.cx.worker.random));
-        let Some(route) = route.map(Arc::clone) else {
-            manager.stats.at(self.cx.worker.index).no_route.add(1);
-            return Err(Reply::new(404, flags::NO_ROUTE, ""));
+        let Some(route) = self.record.route.as_ref().map(Arc::clone) else {
+            manager.stats.at(cx.worker.index).no_route.add(1);
+            return Err(Reply::new(404, Reason::RouteNotFound, ""));
         };
-        self.record.route = Some(Arc::clone(&route));
         match &route.action {
             Action::Forward(forward) => {
-                if let Some(protocol) = wanted {
-                    let name = String::from_utf8_lossy(&protocol).to_ascii_lowercase();
+                if let Some(protocol) = &self.upgrade {
+                    let name = String::from_utf8_lossy(protocol).to_ascii_lowercase();
                     let by_route = forward.upgrades.iter().find(|(upgrade, _)| *upgrade == name);
                     let allowed =
                         by_route.map_or_else(|| manager.upgrades.contains(&name), |(_, allowed)| *allowed);
                     // An upgrade with a body leaves open where the new protocol begins.
                     if !allowed || length != BodyLength::Empty {
-                        return Err(Reply::new(403, flags::NONE, ""));
+                        // What follows may be the other protocol already.
+                        self.close = true;
+                        return Err(Reply::new(403, Reason::UpgradeFailed, ""));
                     }
-                    self.upgrade = Some(protocol);
                 }
                 Ok(route)
             }
             Action::Direct { status, body } => {
-                let mut reply = Reply::new(*status, flags::NONE, "");
+                let mut reply = Reply::new(*status, Reason::DirectResponse, "");
                 reply.body = body.clone().into();
                 reply.mutations = Some(Arc::clone(&route));
                 Err(reply)
             }
             Action::Redirect(redirect) => {
-                let mut reply = Reply::new(redirect.status, flags::NONE, "");
-                reply.location =
-                    Some(redirect.location(&route, self.request.authority(), self.request.target()));
+                let mut reply = Reply::new(redirect.status, Reason::DirectResponse, "");
+                let location = redirect.location(
+                    &route,
+                    self.cx.tls.is_some(),
+                    self.request.authority(),
+                    self.request.target(),
+                );
+                reply.fields.push((b"location", location));
                 reply.mutations = Some(Arc::clone(&route));
                 Err(reply)
             }
@@ -100,20 +166,22 @@ impl Exchange<'_> {
                 chain.extend_from_slice(b",");
                 chain
             });
-            self.request.remove_known(|known| known == Known::XForwardedFor);
+            self.request.remove_known(Known::XForwardedFor);
             self.request.append(b"x-forwarded-for", &[&chain, peer.as_bytes()].concat());
         }
         if use_remote_address {
-            self.request.remove_known(|known| known == Known::XForwardedProto);
+            self.request.remove_known(Known::XForwardedProto);
         }
         if self.request.known(Known::XForwardedProto).is_none() {
-            self.request.append(b"x-forwarded-proto", b"http");
+            let scheme: &[u8] = if self.cx.tls.is_some() { b"https" } else { b"http" };
+            self.request.append(b"x-forwarded-proto", scheme);
         }
+        self.add_client_certificate();
         let rules = self.cx.manager.request_id;
         if rules.generate {
             let external = use_remote_address && !is_internal(peer);
             if external && !rules.preserve_external {
-                self.request.remove_known(|known| known == Known::XRequestId);
+                self.request.remove_known(Known::XRequestId);
             }
             if self.request.known(Known::XRequestId).is_none() {
                 let id = self.cx.worker.random_uuid();
@@ -131,7 +199,7 @@ impl Exchange<'_> {
         }
         match manager.server_header {
             ServerHeader::Overwrite => {
-                self.response.remove_known(|known| known == Known::Server);
+                self.response.remove_known(Known::Server);
                 self.response.append(b"server", &manager.server_name);
             }
             ServerHeader::AppendIfAbsent if self.response.known(Known::Server).is_none() => {
@@ -148,8 +216,20 @@ impl Exchange<'_> {
     }
 }
 
+/// Which cluster a number below the sum of the weights falls on.
+fn draw(clusters: &[WeightedCluster], mut point: u32) -> usize {
+    clusters
+        .iter()
+        .position(|cluster| {
+            let here = point < cluster.weight;
+            point = point.saturating_sub(cluster.weight);
+            here
+        })
+        .unwrap_or(0)
+}
+
 /// Whether an address is one of a private network, as Envoy sees it.
-fn is_internal(address: IpAddr) -> bool {
+pub(crate) fn is_internal(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_private() || address.is_loopback(),
         IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),

@@ -2,11 +2,9 @@
 
 use std::{cell::Cell, time::Duration};
 
-use tokio::net::TcpStream;
-
 use crate::{
     http::{
-        body::{SourceError, Step, Trailers},
+        body::{SourceError, Step, Trailers, load_report},
         h1::{
             chunked::{Decoder, Found},
             framing::BodyLength,
@@ -14,6 +12,7 @@ use crate::{
         },
         io::{IoError, RecvBuf, STREAM_LIMIT, write_all},
     },
+    net::Stream,
     worker::timer::{Deadline, Timer},
 };
 
@@ -29,7 +28,7 @@ enum State {
 
 /// Reads one body and not a byte more: what follows stays in the connection's buffer.
 pub(crate) struct BodyReader<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     recv: &'a mut RecvBuf,
     timer: &'a Timer,
     deadline: Deadline,
@@ -37,6 +36,8 @@ pub(crate) struct BodyReader<'a> {
     patience: Option<Duration>,
     state: State,
     trailers: Trailers,
+    /// Kept of trailers that were taken.
+    pub(in crate::http) load_report: Option<Box<(Vec<u8>, Vec<u8>)>>,
     /// Set while the client waits for "100 Continue"; cleared by whoever sends it or a final response.
     expects_continue: Option<&'a Cell<bool>>,
     /// Payload bytes so far.
@@ -47,7 +48,7 @@ pub(crate) struct BodyReader<'a> {
 
 impl<'a> BodyReader<'a> {
     pub(crate) fn new(
-        stream: &'a TcpStream,
+        stream: &'a Stream,
         recv: &'a mut RecvBuf,
         length: BodyLength,
         timer: &'a Timer,
@@ -61,7 +62,18 @@ impl<'a> BodyReader<'a> {
             BodyLength::UntilClose => State::UntilClose,
         };
         let trailers = Trailers::new();
-        Self { stream, recv, timer, deadline, patience, state, trailers, expects_continue: None, received: 0 }
+        Self {
+            stream,
+            recv,
+            timer,
+            deadline,
+            patience,
+            state,
+            trailers,
+            load_report: None,
+            expects_continue: None,
+            received: 0,
+        }
     }
 
     /// "100 Continue" is sent before the reader first waits for the client, if `flag` is set then.
@@ -162,6 +174,7 @@ impl<'a> BodyReader<'a> {
     }
 
     pub(crate) fn take_trailers(&mut self) -> Trailers {
+        self.load_report = load_report(&self.trailers);
         std::mem::take(&mut self.trailers)
     }
 }

@@ -10,6 +10,8 @@ const SIZE_DIGITS: usize = 15;
 enum State {
     /// In a size line, with the digits so far.
     Size { digits: usize },
+    /// In the blanks between a size and its extension; only an extension may follow.
+    SizeBlank,
     /// In the extension of a size line.
     Extension,
     /// The LF of a size line must follow.
@@ -112,9 +114,12 @@ impl Decoder {
                 self.remaining = self.remaining * 16 + digit;
                 Ok(State::Size { digits: digits + 1 })
             }
-            (State::Size { digits: 1.. }, b';') => self.extension(),
+            (State::Size { digits: 1.. } | State::SizeBlank, b' ' | b'\t') => {
+                self.extension().map(|_| State::SizeBlank)
+            }
+            (State::Size { digits: 1.. } | State::SizeBlank, b';') => self.extension(),
             (State::Size { digits: 1.. } | State::Extension, b'\r') => Ok(State::SizeLineFeed),
-            (State::Size { .. }, _) => Err(ChunkedError::Size),
+            (State::Size { .. } | State::SizeBlank, _) => Err(ChunkedError::Size),
             // Visible text, blanks and obs-text; never a bare LF, which some readers take for the end of the line.
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extension(),
             (State::Extension, _) => Err(ChunkedError::Extension),
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn decodes_chunks_extensions_and_trailers_and_stops_there() {
         let (data, trailers, rest) =
-            decode(b"4;a=b\r\nwiki\r\n5\r\npedia\r\n0\r\nx: y\r\n\r\nGET").expect("valid");
+            decode(b"4 ; a = b\r\nwiki\r\n5\r\npedia\r\n0;z\r\nx: y\r\n\r\nGET").expect("valid");
         assert_eq!(
             (&data[..], &trailers[..], &rest[..]),
             (&b"wikipedia"[..], &b"x: y\r\n\r\n"[..], &b"GET"[..])

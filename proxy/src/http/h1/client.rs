@@ -1,13 +1,12 @@
 //! Reading response heads from an upstream.
 
-use tokio::net::TcpStream;
-
 use crate::{
     http::{
         h1::{parse, scan::HeadScan},
         head::{Head, Known, Version, tokens},
         io::{IoError, RecvBuf},
     },
+    net::Stream,
     worker::timer::{Deadline, Timer},
 };
 
@@ -28,7 +27,7 @@ pub(crate) enum ReadError {
 
 /// Reads the next response head into `head`; ends at [`Deadline::Response`] as the caller armed it.
 pub(crate) async fn read_head(
-    stream: &TcpStream,
+    stream: &Stream,
     recv: &mut RecvBuf,
     head: &mut Head,
     timer: &Timer,
@@ -37,7 +36,7 @@ pub(crate) async fn read_head(
     loop {
         let found = scan.find(recv.data()).map_err(|_| ReadError::Invalid)?;
         if let Some(length) = found {
-            parse::response(&recv.data()[..length], head, parse::MAX_FIELDS)
+            parse::response(&recv.data()[..length], head, parse::DEFAULT_MAX_FIELDS)
                 .map_err(|_| ReadError::Invalid)?;
             recv.consume(length);
             return Ok(());

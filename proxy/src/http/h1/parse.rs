@@ -2,7 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use crate::http::head::{Head, Known, Method, Span, Version};
+use crate::http::{
+    exchange::Reason,
+    head::{Head, Known, Method, Span, Version},
+};
 
 /// Most header fields a message may have; Envoy's default.
 pub(crate) const DEFAULT_MAX_FIELDS: usize = 100;
@@ -22,8 +25,11 @@ pub(crate) enum ParseError {
     Target,
     #[error("missing, repeated or invalid host")]
     Host,
-    #[error("CONNECT is not supported")]
+    #[error("CONNECT is not configured")]
     Connect,
+    /// `get` is not GET, but a lenient upstream may think so, and then the two of us count bytes differently.
+    #[error("method not in capital letters")]
+    Method,
     #[error("invalid response status")]
     Status,
 }
@@ -35,7 +41,19 @@ impl ParseError {
             Self::Version => 505,
             Self::TooManyFields => 431,
             Self::Connect => 405,
-            Self::Malformed | Self::Target | Self::Host | Self::Status => 400,
+            Self::Malformed | Self::Target | Self::Host | Self::Status | Self::Method => 400,
+        }
+    }
+
+    /// What the access log and the metrics say about it.
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Malformed | Self::Status | Self::Method => Reason::Http1Codec,
+            Self::Version => Reason::HttpVersion,
+            Self::TooManyFields => Reason::TooManyHeaders,
+            Self::Target => Reason::Http1Url,
+            Self::Host => Reason::MissingHost,
+            Self::Connect => Reason::Connect,
         }
     }
 }
@@ -57,8 +75,10 @@ pub(crate) fn request(raw: &[u8], head: &mut Head, max_fields: usize) -> Result<
     let (method, target) = (parsed.method.unwrap_or("").as_bytes(), parsed.path.unwrap_or("").as_bytes());
     head.set_method(Method::parse(method), Head::span_of(raw, method));
     push_fields(raw, head, parsed.headers)?;
-    if head.method == Method::Connect {
-        return Err(ParseError::Connect);
+    match head.method {
+        Method::Connect => return read_destination(raw, target, head),
+        Method::Other if method.iter().any(u8::is_ascii_lowercase) => return Err(ParseError::Method),
+        _ => {}
     }
     read_target(raw, target, head)
 }
@@ -68,6 +88,10 @@ pub(crate) fn response(raw: &[u8], head: &mut Head, max_fields: usize) -> Result
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let slots = &mut fields[..max_fields.min(MAX_FIELDS)];
+    // The parser skips empty lines; before a response there is no reason for one but bytes too many before it.
+    if matches!(raw.first(), Some(b'\r' | b'\n')) {
+        return Err(ParseError::Malformed);
+    }
     match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, raw, slots) {
         Ok(httparse::Status::Complete(length)) if length == raw.len() => {}
         Ok(_) => return Err(ParseError::Malformed),
@@ -134,32 +158,43 @@ pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
     !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
 }
 
-/// Whether this is the authority of a URI without user information (RFC 3986 3.2).
+/// Whether this is the authority of a URI without user information (RFC 3986 3.2): a name or an address, and a port if
+/// there is one.
 pub(crate) fn is_authority(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(
-                    byte,
-                    b'-' | b'.'
-                        | b'_'
-                        | b'~'
-                        | b'%'
-                        | b'!'
-                        | b'$'
-                        | b'&'
-                        | b'\''
-                        | b'('
-                        | b')'
-                        | b'*'
-                        | b'+'
-                        | b';'
-                        | b'='
-                        | b':'
-                        | b'['
-                        | b']'
-                )
-        })
+    let port = match text.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = memchr::memchr(b']', literal) else { return false };
+            let address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+            if end == 0 || !literal[..end].iter().all(address) {
+                return false;
+            }
+            &literal[end + 1..]
+        }
+        None => {
+            let end = memchr::memchr(b':', text).unwrap_or(text.len());
+            if end == 0 || !text[..end].iter().all(is_name_byte) {
+                return false;
+            }
+            &text[end..]
+        }
+    };
+    match port.split_first() {
+        None | Some((b':', [])) => true,
+        Some((b':', digits)) => {
+            // No more digits than the largest port has: the sum cannot overflow.
+            digits.len() <= 5
+                && digits.iter().all(u8::is_ascii_digit)
+                && digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= 65535
+        }
+        Some(_) => false,
+    }
+}
+
+/// Unreserved characters, sub-delimiters and the percent sign: what a registered name is made of.
+fn is_name_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+        || matches!(byte, b'*' | b'+' | b';' | b'=')
 }
 
 fn parse_error(error: httparse::Error) -> ParseError {
@@ -222,14 +257,25 @@ fn read_target(raw: &[u8], target: &[u8], head: &mut Head) -> Result<(), ParseEr
     Ok(())
 }
 
-fn read_host(head: &mut Head) -> Result<Span, ParseError> {
-    let mut hosts = head.all_known(Known::Host);
+/// Sets the authority from the target of a CONNECT, which is nothing else and names a port (RFC 9110 9.3.6). As in the
+/// absolute form, it replaces `Host`.
+fn read_destination(raw: &[u8], target: &[u8], head: &mut Head) -> Result<(), ParseError> {
+    read_host(head)?;
+    let names_port = target
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .is_some_and(|colon| colon + 1 < target.len() && target[colon + 1..].iter().all(u8::is_ascii_digit));
+    if !names_port || !is_authority(target) {
+        return Err(ParseError::Target);
+    }
+    head.set_authority(Head::span_of(raw, target));
+    Ok(())
+}
+
+fn read_host(head: &Head) -> Result<Span, ParseError> {
+    let mut hosts = head.known_spans(Known::Host);
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_authority(host) => {
-            let host = host.to_owned();
-            drop(hosts);
-            Ok(head.intern(&host))
-        }
+        (Some(host), None) if is_authority(head.get_span(host)) => Ok(host),
         (None, _) if head.version == Version::Http10 => Ok(Span::default()),
         _ => Err(ParseError::Host),
     }
@@ -252,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_three_forms_of_a_target() {
+    fn reads_the_forms_of_a_target() {
         let head = parse("GET /a?b=c HTTP/1.1\r\nHost: x:80\r\n\r\n").expect("origin form");
         assert_eq!(
             (head.target(), head.path(), head.authority()),
@@ -262,6 +308,8 @@ mod tests {
         assert_eq!((head.target(), head.authority()), (&b"/?q"[..], &b"y"[..]));
         let head = parse("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").expect("asterisk form");
         assert_eq!(head.target(), b"*");
+        let head = parse("CONNECT a:443 HTTP/1.1\r\nHost: b\r\n\r\n").expect("authority form");
+        assert_eq!((head.target(), head.authority()), (&b""[..], &b"a:443"[..]));
     }
 
     #[test]
@@ -285,13 +333,51 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", ParseError::Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nX\u{b}: b\r\n\r\n", ParseError::Malformed),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", ParseError::Version),
-            ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", ParseError::Connect),
+            ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", ParseError::Target),
+            ("CONNECT a: HTTP/1.1\r\nHost: a\r\n\r\n", ParseError::Target),
+            ("CONNECT [::1] HTTP/1.1\r\nHost: a\r\n\r\n", ParseError::Target),
+            ("CONNECT u@a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", ParseError::Target),
+            ("CONNECT http://a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", ParseError::Target),
+            ("CONNECT /a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", ParseError::Target),
+            ("CONNECT a:443 HTTP/1.1\r\n\r\n", ParseError::Host),
+            ("get / HTTP/1.1\r\nHost: a\r\n\r\n", ParseError::Method),
+            ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", ParseError::Host),
+            ("GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n", ParseError::Target),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text).expect_err(text), expected, "{text:?}");
         }
         let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(100));
         assert_eq!(parse(&many).expect_err("101 fields"), ParseError::TooManyFields);
+    }
+
+    #[test]
+    fn authorities_are_a_host_and_perhaps_a_port() {
+        for good in [
+            "a",
+            "a.b-c_d~",
+            "a:80",
+            "a:",
+            "1.2.3.4:65535",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:1.2.3.4]",
+            "a%20b",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a:b", "a:80:80", "a:65536", "a:123456", "a,b", "u@a", "[::1", "[]", "[g]", "[::1]x",
+            "a[b]", "::1",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_comes_before_a_response() {
+        let text = b"\r\nHTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(response(text, &mut Head::default(), 100), Err(ParseError::Malformed));
     }
 
     #[test]

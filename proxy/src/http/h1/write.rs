@@ -1,16 +1,15 @@
 //! Writing heads and bodies to a connection.
 
-use std::{io::Write as _, time::Duration};
-
-use tokio::net::TcpStream;
+use std::time::Duration;
 
 use crate::{
     http::{
         body::Trailers,
-        h1::framing::BodyLength,
-        head::{Head, Known, Method, Version},
+        h1::{compose, framing::BodyLength},
+        head::{Head, Method, Version},
         io::{IoError, write_all},
     },
+    net::Stream,
     worker::timer::{Deadline, Timer},
 };
 
@@ -21,7 +20,7 @@ const HIGH_WATER: usize = 64 * 1024;
 
 /// Writes one message. Nothing reaches the peer before [`Writer::flush`] or a large piece of data.
 pub(crate) struct Writer<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     out: &'a mut Vec<u8>,
     timer: &'a Timer,
     deadline: Deadline,
@@ -45,7 +44,7 @@ pub(crate) enum WriteError {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(
-        stream: &'a TcpStream,
+        stream: &'a Stream,
         out: &'a mut Vec<u8>,
         timer: &'a Timer,
         deadline: Deadline,
@@ -57,67 +56,27 @@ impl<'a> Writer<'a> {
 
     /// Puts the head of a request for an upstream.
     pub(crate) fn request(&mut self, head: &Head, length: BodyLength, host: &[u8], upgrade: Option<&[u8]>) {
-        let out = &mut *self.out;
-        out.extend_from_slice(head.method_text());
-        out.push(b' ');
-        out.extend_from_slice(head.target());
-        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-        out.extend_from_slice(host);
-        out.extend_from_slice(b"\r\n");
-        put_fields(out, head, |known| matches!(known, Known::Host | Known::ContentLength | Known::Expect));
-        match length {
-            BodyLength::Empty
-                if matches!(head.method, Method::Post | Method::Put)
-                    || head.known(Known::ContentLength).is_some() =>
-            {
-                out.extend_from_slice(b"content-length: 0\r\n");
-            }
-            length => put_length(out, length),
-        }
-        if let Some(protocol) = upgrade {
-            put_field(out, b"connection", b"Upgrade");
-            put_field(out, b"upgrade", protocol);
-        }
-        out.extend_from_slice(b"\r\n");
+        compose::request(self.out, head, length, host, upgrade);
         self.length = length;
     }
 
     /// Puts the head of a final response for a client.
     pub(crate) fn response(&mut self, head: &Head, length: BodyLength, to: (Version, Method), close: bool) {
-        let out = &mut *self.out;
-        put_status_line(out, head);
-        let (version, method) = to;
-        // Of a body that is not sent, the declared length is still news to the client.
-        let informative = (method == Method::Head || head.status == 304) && length == BodyLength::Empty;
-        put_fields(out, head, |known| known == Known::ContentLength && !informative);
-        match length {
-            BodyLength::Empty if informative || head.status == 204 => {}
-            BodyLength::Empty => out.extend_from_slice(b"content-length: 0\r\n"),
-            length => put_length(out, length),
-        }
-        if close {
-            out.extend_from_slice(b"connection: close\r\n");
-        } else if version == Version::Http10 {
-            out.extend_from_slice(b"connection: keep-alive\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
+        compose::response(self.out, head, length, to, close);
         self.length = length;
     }
 
-    /// Puts an interim response, or the 101 that ends HTTP on this connection.
+    /// Puts an interim response, or the one that ends HTTP on this connection.
     pub(crate) fn interim(&mut self, head: &Head, upgrade: Option<&[u8]>) {
-        let out = &mut *self.out;
-        put_status_line(out, head);
-        put_fields(out, head, |known| known == Known::ContentLength);
-        if let Some(protocol) = upgrade {
-            put_field(out, b"connection", b"Upgrade");
-            put_field(out, b"upgrade", protocol);
-        }
-        out.extend_from_slice(b"\r\n");
+        compose::interim(self.out, head, upgrade);
     }
 
     /// Puts body data.
     pub(crate) async fn push(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        // A chunk of size 0 would be the last one.
+        if data.is_empty() {
+            return Ok(());
+        }
         let chunked = match &mut self.length {
             // An answer to HEAD: the data ends here.
             BodyLength::Empty => return Ok(()),
@@ -130,8 +89,7 @@ impl<'a> Writer<'a> {
         };
         self.sent += data.len() as u64;
         if chunked {
-            // Writing to a Vec cannot fail.
-            let _ = write!(self.out, "{:x}\r\n", data.len());
+            compose::chunk_start(self.out, data.len());
         }
         if data.len() >= LARGE {
             self.touched = true;
@@ -143,7 +101,7 @@ impl<'a> Writer<'a> {
             self.out.extend_from_slice(data);
         }
         if chunked {
-            self.out.extend_from_slice(b"\r\n");
+            compose::chunk_end(self.out);
         }
         if self.out.len() >= HIGH_WATER { self.flush().await } else { Ok(()) }
     }
@@ -152,13 +110,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn finish(&mut self, trailers: &Trailers) -> Result<(), WriteError> {
         match self.length {
             BodyLength::Exact(remaining) if remaining > 0 => return Err(WriteError::Length),
-            BodyLength::Chunked => {
-                self.out.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers {
-                    put_field(self.out, name, value);
-                }
-                self.out.extend_from_slice(b"\r\n");
-            }
+            BodyLength::Chunked => compose::last_chunk(self.out, trailers),
             _ => {}
         }
         Ok(())
@@ -175,58 +127,5 @@ impl<'a> Writer<'a> {
             .map_err(WriteError::Io)?;
         self.out.clear();
         Ok(())
-    }
-}
-
-fn put_status_line(out: &mut Vec<u8>, head: &Head) {
-    if head.status == 200 {
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        return;
-    }
-    let reason = match head.reason() {
-        b"" => http::StatusCode::from_u16(head.status)
-            .ok()
-            .and_then(|status| status.canonical_reason())
-            .unwrap_or("")
-            .as_bytes(),
-        reason => reason,
-    };
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} ", head.status);
-    out.extend_from_slice(reason);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn put_fields(out: &mut Vec<u8>, head: &Head, skip: impl Fn(Known) -> bool) {
-    let mut cookies: Vec<&[u8]> = Vec::new();
-    for (known, name, value) in head.fields() {
-        match known {
-            // HTTP/2 may split cookies into many fields; HTTP/1 knows one (RFC 9113 8.2.3).
-            Known::Cookie if head.version == Version::Http2 => cookies.push(value),
-            Known::Other => put_field(out, name, value),
-            known if skip(known) => {}
-            _ => put_field(out, name, value),
-        }
-    }
-    if !cookies.is_empty() {
-        put_field(out, b"cookie", &cookies.join(&b"; "[..]));
-    }
-}
-
-fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn put_length(out: &mut Vec<u8>, length: BodyLength) {
-    match length {
-        BodyLength::Exact(length) => {
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "content-length: {length}\r\n");
-        }
-        BodyLength::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        BodyLength::Empty | BodyLength::UntilClose => {}
     }
 }

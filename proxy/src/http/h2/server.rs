@@ -1,231 +1,210 @@
 //! Serving HTTP/2 to a client.
 
 use std::{
-    cell::Cell,
-    convert::Infallible,
-    io,
-    pin::{Pin, pin},
+    future::poll_fn,
     rc::Rc,
     task::{Context as TaskContext, Poll},
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::oneshot,
-};
+use bytes::Bytes;
+use h2::{Reason, server::Connection};
 
 use super::{
-    LocalExecutor, convert,
-    sink::{AbortOnDrop, H2Body, H2Sink},
-    source::H2Source,
+    Meter, Transport, Watch,
+    pings::Pings,
+    stream::{Job, Streams},
 };
 use crate::{
-    http::{
-        body::{Sink, Source},
-        exchange::{Context, Exchange, Outcome, flags},
-        h1::framing::BodyLength,
-        head::Head,
-    },
+    http::exchange::Context,
+    net::Stream,
+    overload::Action,
     worker::timer::{Deadline, Timer},
 };
 
-/// How long a connection without requests has to end after its GOAWAY.
+/// How long a connection has to end after its GOAWAY when nothing is in flight, or when it is ended by force.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// A stream of which some bytes were read already.
-struct Prefixed {
-    prefix: Bytes,
-    stream: TcpStream,
+/// A client's connection.
+struct Session<'a> {
+    connection: Connection<Transport, Bytes>,
+    cx: Rc<Context>,
+    timer: &'a Timer,
+    watch: Rc<Watch>,
+    streams: Rc<Streams>,
+    pings: Pings,
+    phase: Phase,
+    /// As last seen; changes arm and disarm the idle timer.
+    idle: bool,
+    /// Requests so far.
+    requests: u32,
+    /// Bytes that the client had taken when one of its streams stalled.
+    stalled_at: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// GOAWAY is sent; what is in flight is finished.
+    Leaving,
+    /// GOAWAY with an error is to be written, and that is all.
+    Ending,
+}
+
+/// What a look at the connection leads to.
+enum Turn {
+    Wait,
+    /// GOAWAY, in peace.
+    Leave,
+    /// GOAWAY, ENHANCE_YOUR_CALM.
+    Refuse,
+    /// The client is not there or does not read: nothing that is sent would arrive.
+    Drop,
 }
 
 /// Serves `stream`, of which `prefix` was read already, until it ends.
-pub(crate) async fn serve(stream: TcpStream, prefix: Bytes, cx: Rc<Context>, timer: &Timer) {
+pub(crate) async fn serve(stream: Stream, prefix: Bytes, cx: Rc<Context>, timer: &Timer) {
     let settings = &cx.manager.http2;
-    let limits = cx.manager.limits;
-    let mut builder = Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_concurrent_streams)
-        .initial_stream_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(64 * 1024)
-        .auto_date_header(false);
-    if let Some((interval, timeout)) = settings.keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
-    }
-    let active = Rc::new(Cell::new(0usize));
-    let service = {
-        let (cx, active) = (Rc::clone(&cx), Rc::clone(&active));
-        service_fn(move |request| {
-            let (cx, active) = (Rc::clone(&cx), Rc::clone(&active));
-            async move { respond(request, cx, active).await }
-        })
-    };
-    let io = TokioIo::new(Prefixed { prefix, stream });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut leaving = false;
-    let mut idle = true;
-    timer.arm(Deadline::Downstream, cx.manager.timeouts.idle);
-    let result = std::future::poll_fn(|task| {
-        loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(task) {
-                return Poll::Ready(result);
-            }
-            let now_idle = active.get() == 0;
-            if now_idle != idle {
-                idle = now_idle;
-                let patience = if leaving { Some(PARTING) } else { cx.manager.timeouts.idle };
-                timer.arm(Deadline::Downstream, patience.filter(|_| idle));
-            }
-            timer.set_idle(idle && !leaving);
-            let over = timer.check(Deadline::Downstream, task).is_err();
-            if leaving {
-                // A client that does not answer the GOAWAY is not waited for.
-                return if over { Poll::Ready(Ok(())) } else { Poll::Pending };
-            }
-            if !over && !timer.is_draining() {
-                return Poll::Pending;
-            }
-            // GOAWAY; what is in flight is finished.
-            leaving = true;
-            timer.arm(Deadline::Downstream, Some(PARTING).filter(|_| idle));
-            connection.as_mut().graceful_shutdown();
+    let (transport, watch) = Transport::new(prefix, stream, Meter::of_client(settings.budget));
+    timer.arm(Deadline::Downstream, cx.manager.timeouts.header);
+    let handshake = settings.server(cx.manager.limits.head_bytes).handshake(transport);
+    let handshake = timer.limit(Deadline::Downstream, handshake).await;
+    timer.disarm(Deadline::Downstream);
+    let cells = cx.manager.stats.at(cx.worker.index);
+    let mut connection = match handshake {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            cells.cx_protocol_error.add(1);
+            tracing::debug!(%error, "downstream http/2 handshake failed");
+            return;
         }
-    })
-    .await;
+        Err(_) => {
+            cells.cx_idle_timeout.add(1);
+            return;
+        }
+    };
+    let pings = Pings::new(settings.keepalive, connection.ping_pong());
+    timer.arm(Deadline::Downstream, cx.manager.timeouts.idle);
+    let mut session = Session {
+        connection,
+        cx: Rc::clone(&cx),
+        timer,
+        watch,
+        streams: Rc::default(),
+        pings,
+        phase: Phase::Serving,
+        idle: true,
+        requests: 0,
+        stalled_at: None,
+    };
+    let result = poll_fn(|task| session.poll(task)).await;
     if let Err(error) = result {
-        cx.manager.stats.at(cx.worker.index).cx_protocol_error.add(1);
+        if error.is_go_away() && error.is_library() {
+            cells.cx_protocol_error.add(1);
+        }
         tracing::debug!(%error, "downstream http/2 connection ended");
     }
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    cx: Rc<Context>,
-    active: Rc<Cell<usize>>,
-) -> Result<Response<H2Body>, Infallible> {
-    let (reply, answer) = oneshot::channel();
-    // The exchange outlives the response head, so it is a task of its own; whoever holds what it feeds owns it.
-    let task = tokio::task::spawn_local(exchange(request, cx, Active::new(active), reply));
-    let mut guard = AbortOnDrop(Some(task.abort_handle()));
-    match answer.await {
-        Ok(mut response) => {
-            if let Some(handle) = guard.0.take() {
-                match response.body_mut() {
-                    body @ H2Body::Streaming { .. } => body.owns(handle),
-                    H2Body::Empty | H2Body::Full { .. } => {}
+// === impl Session ===
+
+impl Session<'_> {
+    /// Ready when the connection is over, with what was wrong with it.
+    fn poll(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
+        loop {
+            match self.connection.poll_accept(task) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.requests = self.requests.saturating_add(1);
+                    let (cx, streams) = (Rc::clone(&self.cx), Rc::clone(&self.streams));
+                    self.cx.worker.lanes.start(Job { request, respond, cx, streams });
+                    let limit = self.cx.manager.limits.requests_per_connection;
+                    if limit.is_some_and(|limit| self.requests >= limit) {
+                        self.leave();
+                    }
+                    continue;
                 }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {}
             }
-            Ok(response)
-        }
-        Err(_) => {
-            // No response can be given: an aborted body makes hyper reset the stream.
-            let (_, pieces) = tokio::sync::mpsc::channel(1);
-            Ok(Response::new(H2Body::Streaming { pieces, done: false, task: guard }))
-        }
-    }
-}
-
-async fn exchange(
-    request: Request<Incoming>,
-    cx: Rc<Context>,
-    _active: Active,
-    reply: oneshot::Sender<Response<H2Body>>,
-) {
-    let timer = cx.worker.timers.register(Vec::new());
-    let (parts, incoming) = request.into_parts();
-    let (mut head, mut response) = (Head::default(), Head::default());
-    let expects = Cell::new(false);
-    let read = convert::read_request(&parts, &mut head, cx.manager.limits.head_fields);
-    drop(parts);
-    let patience = cx.manager.timeouts.stream_idle;
-    let body = H2Source::new(incoming, timer.clone(), Deadline::Downstream, patience);
-    let length = match (body.is_done(), body.exact_length()) {
-        (true, _) => BodyLength::Empty,
-        (false, Some(length)) => BodyLength::Exact(length),
-        (false, None) => BodyLength::Chunked,
-    };
-    let mut source = Source::H2(body);
-    let mut sink = Sink::H2(H2Sink::response(reply, timer.clone(), patience));
-    let mut exchange = Exchange::new(&cx, &timer, &mut head, &mut response, &expects);
-    match read {
-        Ok(()) => match exchange.run(&mut source, &mut sink, length).await {
-            // A sink that is dropped before its end aborts the stream, which is what must be seen.
-            Outcome::Complete | Outcome::Broken | Outcome::Tunnel(_) => {}
-        },
-        Err(error) => {
-            exchange.refuse(error.status(), flags::DOWNSTREAM_PROTOCOL, &mut source, &mut sink).await
+            match self.attend(task) {
+                Turn::Wait => return Poll::Pending,
+                Turn::Leave => self.leave(),
+                Turn::Refuse => {
+                    self.phase = Phase::Ending;
+                    self.timer.arm(Deadline::Downstream, Some(PARTING));
+                    self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                Turn::Drop => return Poll::Ready(Ok(())),
+            }
         }
     }
-}
 
-/// Counts a stream while it lives.
-struct Active(Rc<Cell<usize>>);
-
-impl Active {
-    fn new(count: Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-// === impl Prefixed ===
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let count = self.prefix.len().min(buffer.remaining());
-            buffer.put_slice(&self.prefix[..count]);
-            self.prefix.advance(count);
-            return Poll::Ready(Ok(()));
+    /// Looks at everything but frames.
+    fn attend(&mut self, task: &mut TaskContext<'_>) -> Turn {
+        let over = self.timer.check(Deadline::Downstream, task).is_err();
+        if self.phase == Phase::Ending {
+            return if over { Turn::Drop } else { Turn::Wait };
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+        if let Some(flood) = self.watch.flood() {
+            self.cx.manager.stats.at(self.cx.worker.index).cx_protocol_error.add(1);
+            tracing::debug!(%flood, peer = %self.cx.peer, "downstream http/2 flood");
+            return Turn::Refuse;
+        }
+        if self.pings.poll(task).is_ready() || self.is_stuck(task) {
+            return Turn::Drop;
+        }
+        self.renew_idle_timer();
+        match self.phase {
+            Phase::Serving if over && self.idle || self.must_leave() => Turn::Leave,
+            // A client that does not answer the GOAWAY is not waited for.
+            Phase::Leaving if over && self.idle => Turn::Drop,
+            _ => Turn::Wait,
+        }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    /// Whether the client is to be told to go, by a drain or because memory is short.
+    ///
+    /// Not before its first request: turned away as soon as it is there it would only come again, and its call would wait
+    /// for as long as the drain takes. One that asks for nothing is found idle instead.
+    fn must_leave(&self) -> bool {
+        let overload = &self.cx.worker.shared.overload;
+        self.requests > 0 && (self.timer.is_draining() || overload.is_saturated(Action::DisableKeepalive))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn renew_idle_timer(&mut self) {
+        let idle = self.streams.is_idle();
+        if idle != self.idle {
+            self.idle = idle;
+            let patience = match self.phase {
+                Phase::Serving => self.cx.manager.timeouts.idle,
+                Phase::Leaving | Phase::Ending => Some(PARTING),
+            };
+            self.timer.arm(Deadline::Downstream, patience.filter(|_| idle));
+        }
+        self.timer.set_idle(idle && self.phase == Phase::Serving);
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// Whether a stream stalled and the connection takes not even its reset.
+    fn is_stuck(&mut self, task: &TaskContext<'_>) -> bool {
+        if self.streams.take_stalled() {
+            self.stalled_at = Some(self.watch.sent());
+            self.timer.arm(Deadline::Send, Some(PARTING));
+        }
+        let Some(sent) = self.stalled_at else { return false };
+        if self.watch.sent() != sent {
+            self.stalled_at = None;
+            self.timer.disarm(Deadline::Send);
+            return false;
+        }
+        self.timer.check(Deadline::Send, task).is_err()
+    }
+
+    fn leave(&mut self) {
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Leaving;
+            self.timer.arm(Deadline::Downstream, Some(PARTING).filter(|_| self.idle));
+            self.connection.graceful_shutdown();
+        }
     }
 }

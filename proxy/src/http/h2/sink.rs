@@ -1,59 +1,44 @@
-//! A body that leaves over HTTP/2: what hyper reads from, and the end that we write to.
+//! A message that leaves over HTTP/2.
 
 use std::{
-    pin::Pin,
+    cell::RefCell,
+    future::poll_fn,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::Frame;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-};
 
 use crate::{
     http::{body::Trailers, h1::write::WriteError, io::IoError},
     worker::timer::{Deadline, Timer},
 };
 
-/// What is collected before it is handed to hyper.
+/// What is collected before it is sent: a frame of the usual size.
 const HIGH_WATER: usize = 16 * 1024;
 
-/// A body for hyper.
-#[derive(Debug)]
-pub(crate) enum H2Body {
-    Empty,
-    /// All of it, and what follows.
-    Full {
-        data: Option<Bytes>,
-        trailers: Option<HeaderMap>,
-    },
-    /// Piece by piece.
-    Streaming {
-        pieces: mpsc::Receiver<Piece>,
-        done: bool,
-        task: AbortOnDrop,
-    },
+/// Our half of a stream.
+pub(crate) enum Outgoing {
+    /// A response whose head is not sent.
+    Response(SendResponse<Bytes>),
+    /// The head is sent.
+    Stream(SendStream<Bytes>),
+    /// All is sent, or the stream is reset.
+    Ended,
 }
 
-/// One step of a streaming body.
-#[derive(Debug)]
-pub(crate) enum Piece {
-    Data(Bytes),
-    /// The proper end; a channel that closes without it is an abort.
-    End(Option<HeaderMap>),
-}
+/// Our half of a stream, for those who write it and those who watch whether the peer still wants it. On one thread, and
+/// never borrowed across a wait.
+pub(crate) type SharedOutgoing = Rc<RefCell<Outgoing>>;
 
-/// Ends the task that feeds a body when nobody wants the body any more.
-#[derive(Debug, Default)]
-pub(crate) struct AbortOnDrop(pub(crate) Option<AbortHandle>);
-
-/// The end of a body that we write to.
+/// Writes one message; data waits for the window that the peer gives.
 pub(crate) struct H2Sink {
-    state: State,
+    out: SharedOutgoing,
+    /// Held back until data must be sent or the body ends, so that a message without body is one frame.
+    head: Option<Response<()>>,
     buffered: BytesMut,
     timer: Timer,
     deadline: Deadline,
@@ -62,60 +47,59 @@ pub(crate) struct H2Sink {
     pub(crate) sent: u64,
 }
 
-/// How far a message got.
-enum State {
-    /// A response whose head is not known yet.
-    Waiting(oneshot::Sender<Response<H2Body>>),
-    /// A response whose head is known and not sent: it may still turn out to be small.
-    Ready(oneshot::Sender<Response<H2Body>>, Response<()>),
-    /// The body is on its way.
-    Streaming(mpsc::Sender<Piece>),
-    Finished,
-}
+// === impl Outgoing ===
 
-/// The body was given up in the middle; the peer sees a reset.
-#[derive(Debug, thiserror::Error)]
-#[error("the other side of the exchange ended early")]
-pub(crate) struct Aborted;
+impl Outgoing {
+    /// Ready when the peer reset the stream or the connection is gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Response(response) => response.poll_reset(cx).map(|_| ()),
+            Self::Stream(stream) => stream.poll_reset(cx).map(|_| ()),
+            Self::Ended => Poll::Pending,
+        }
+    }
+
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        match std::mem::replace(self, Self::Ended) {
+            Self::Response(mut response) => response.send_reset(reason),
+            Self::Stream(mut stream) => stream.send_reset(reason),
+            Self::Ended => {}
+        }
+    }
+}
 
 // === impl H2Sink ===
 
 impl H2Sink {
-    /// A sink for the response that `reply` takes.
-    pub(crate) fn response(
-        reply: oneshot::Sender<Response<H2Body>>,
-        timer: Timer,
-        patience: Option<Duration>,
-    ) -> Self {
-        Self::new(State::Waiting(reply), timer, Deadline::Send, patience)
+    /// A sink for the response that `out` waits for.
+    pub(crate) fn response(out: SharedOutgoing, timer: Timer, patience: Option<Duration>) -> Self {
+        Self::new(out, timer, Deadline::Send, patience)
     }
 
-    /// A sink for a request body, and the body.
-    pub(crate) fn request(timer: Timer, patience: Option<Duration>) -> (Self, H2Body) {
-        let (sender, pieces) = mpsc::channel(1);
-        let body = H2Body::Streaming { pieces, done: false, task: AbortOnDrop::default() };
-        (Self::new(State::Streaming(sender), timer, Deadline::Upstream, patience), body)
+    /// A sink for the body of a request whose head is sent.
+    pub(crate) fn request(stream: SendStream<Bytes>, timer: Timer, patience: Option<Duration>) -> Self {
+        Self::new(Rc::new(RefCell::new(Outgoing::Stream(stream))), timer, Deadline::Upstream, patience)
     }
 
-    /// A sink for a request without a body.
-    pub(crate) fn nothing(timer: Timer) -> Self {
-        Self::new(State::Finished, timer, Deadline::Upstream, None)
+    fn new(out: SharedOutgoing, timer: Timer, deadline: Deadline, patience: Option<Duration>) -> Self {
+        Self { out, head: None, buffered: BytesMut::new(), timer, deadline, patience, sent: 0 }
     }
 
-    fn new(state: State, timer: Timer, deadline: Deadline, patience: Option<Duration>) -> Self {
-        Self { state, buffered: BytesMut::new(), timer, deadline, patience, sent: 0 }
-    }
-
-    /// Sets the head of the response. Nothing is sent before data must wait or the body ends.
+    /// Sets the head of the response. Nothing is sent before data must be or the body ends.
     pub(crate) fn head(&mut self, response: Response<()>) {
-        self.state = match std::mem::replace(&mut self.state, State::Finished) {
-            State::Waiting(reply) => State::Ready(reply, response),
-            other => other,
-        };
+        self.head = Some(response);
+    }
+
+    /// Sends a response before the final one.
+    pub(crate) fn interim(&mut self, response: Response<()>) -> Result<(), WriteError> {
+        match &mut *self.out.borrow_mut() {
+            Outgoing::Response(out) => out.send_informational(response).map_err(gone),
+            Outgoing::Stream(_) | Outgoing::Ended => Ok(()),
+        }
     }
 
     pub(crate) fn is_touched(&self) -> bool {
-        matches!(self.state, State::Streaming(_) | State::Finished)
+        !matches!(&*self.out.borrow(), Outgoing::Response(_))
     }
 
     pub(crate) async fn push(&mut self, data: &[u8]) -> Result<(), WriteError> {
@@ -125,63 +109,101 @@ impl H2Sink {
     }
 
     pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
-        if matches!(self.state, State::Ready(..)) {
-            self.start()?;
-        }
-        if self.buffered.is_empty() {
-            return Ok(());
-        }
-        let data = self.buffered.split().freeze();
-        self.send(Piece::Data(data)).await
+        self.start(false)?;
+        self.send_buffered(false).await
     }
 
     pub(crate) async fn finish(&mut self, trailers: Trailers) -> Result<(), WriteError> {
         let trailers = (!trailers.is_empty()).then(|| trailer_map(&trailers));
-        match std::mem::replace(&mut self.state, State::Finished) {
-            State::Ready(reply, head) => {
-                let data = self.buffered.split().freeze();
-                let body = if data.is_empty() && trailers.is_none() {
-                    H2Body::Empty
-                } else {
-                    H2Body::Full { data: Some(data), trailers }
-                };
-                reply.send(head.map(|()| body)).map_err(|_| gone())
-            }
-            State::Streaming(sender) => {
-                self.state = State::Streaming(sender);
-                self.flush().await?;
-                self.send(Piece::End(trailers)).await?;
-                self.state = State::Finished;
-                Ok(())
-            }
-            State::Waiting(_) | State::Finished => Ok(()),
+        let bare = self.buffered.is_empty() && trailers.is_none();
+        if self.head.is_some() && bare {
+            return self.start(true);
         }
+        self.start(false)?;
+        match trailers {
+            Some(trailers) => {
+                self.send_buffered(false).await?;
+                self.with_stream(|stream| stream.send_trailers(trailers))?;
+            }
+            None if bare => self.with_stream(|stream| stream.send_data(Bytes::new(), true))?,
+            None => self.send_buffered(true).await?,
+        }
+        *self.out.borrow_mut() = Outgoing::Ended;
+        Ok(())
     }
 
-    fn start(&mut self) -> Result<(), WriteError> {
-        if let State::Ready(reply, head) = std::mem::replace(&mut self.state, State::Finished) {
-            let (sender, pieces) = mpsc::channel(1);
-            let body = H2Body::Streaming { pieces, done: false, task: AbortOnDrop::default() };
-            reply.send(head.map(|()| body)).map_err(|_| gone())?;
-            self.state = State::Streaming(sender);
+    fn start(&mut self, end: bool) -> Result<(), WriteError> {
+        let Some(head) = self.head.take() else { return Ok(()) };
+        let mut out = self.out.borrow_mut();
+        let Outgoing::Response(response) = &mut *out else { return Ok(()) };
+        let stream = response.send_response(head, end).map_err(gone)?;
+        *out = if end { Outgoing::Ended } else { Outgoing::Stream(stream) };
+        Ok(())
+    }
+
+    async fn send_buffered(&mut self, end: bool) -> Result<(), WriteError> {
+        while !self.buffered.is_empty() {
+            let room = self.capacity().await?;
+            let piece = self.buffered.split_to(room.min(self.buffered.len())).freeze();
+            let last = end && self.buffered.is_empty();
+            self.with_stream(|stream| stream.send_data(piece, last))?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, piece: Piece) -> Result<(), WriteError> {
-        let State::Streaming(sender) = &self.state else { return Ok(()) };
-        self.timer.arm(self.deadline, self.patience);
-        let result = self.timer.limit(self.deadline, sender.send(piece)).await;
-        self.timer.disarm(self.deadline);
-        match result {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(WriteError::Io(IoError::Timeout)),
+    /// Waits until the peer takes some of what is buffered.
+    async fn capacity(&mut self) -> Result<usize, WriteError> {
+        self.with_stream(|stream| {
+            stream.reserve_capacity(self.buffered.len());
+            Ok(())
+        })?;
+        let mut waited = false;
+        let result = poll_fn(|cx| {
+            let mut out = self.out.borrow_mut();
+            let Outgoing::Stream(stream) = &mut *out else { return Poll::Ready(Err(lost())) };
+            loop {
+                match stream.capacity() {
+                    0 => {}
+                    room => return Poll::Ready(Ok(room)),
+                }
+                match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(lost())),
+                    Poll::Pending => break,
+                }
+            }
+            if !waited {
+                waited = true;
+                self.timer.arm(self.deadline, self.patience);
+            }
+            match self.timer.check(self.deadline, cx) {
+                Ok(()) => Poll::Pending,
+                Err(_) => Poll::Ready(Err(WriteError::Io(IoError::Timeout))),
+            }
+        })
+        .await;
+        if waited {
+            self.timer.disarm(self.deadline);
+        }
+        result
+    }
+
+    fn with_stream(
+        &self,
+        act: impl FnOnce(&mut SendStream<Bytes>) -> Result<(), h2::Error>,
+    ) -> Result<(), WriteError> {
+        match &mut *self.out.borrow_mut() {
+            Outgoing::Stream(stream) => act(stream).map_err(gone),
+            Outgoing::Response(_) | Outgoing::Ended => Err(lost()),
         }
     }
 }
 
-fn gone() -> WriteError {
+fn gone(_: h2::Error) -> WriteError {
+    lost()
+}
+
+fn lost() -> WriteError {
     WriteError::Io(IoError::Closed)
 }
 
@@ -192,60 +214,4 @@ fn trailer_map(trailers: &Trailers) -> HeaderMap {
             Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
         })
         .collect()
-}
-
-// === impl H2Body ===
-
-impl H2Body {
-    /// Ties the task that feeds this body to it.
-    pub(crate) fn owns(&mut self, handle: AbortHandle) {
-        if let Self::Streaming { task, .. } = self {
-            task.0 = Some(handle);
-        }
-    }
-}
-
-impl http_body::Body for H2Body {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Full { data, trailers } => Poll::Ready(match data.take().filter(|data| !data.is_empty()) {
-                Some(data) => Some(Ok(Frame::data(data))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
-            }),
-            Self::Streaming { done: true, .. } => Poll::Ready(None),
-            Self::Streaming { pieces, done, task } => pieces.poll_recv(cx).map(|piece| match piece {
-                Some(Piece::Data(data)) => Some(Ok(Frame::data(data))),
-                Some(Piece::End(trailers)) => {
-                    *done = true;
-                    // The task has only its book-keeping left; let it.
-                    task.0 = None;
-                    trailers.map(|trailers| Ok(Frame::trailers(trailers)))
-                }
-                None => {
-                    *done = true;
-                    Some(Err(Aborted))
-                }
-            }),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Full { data, trailers } => data.as_ref().is_none_or(Bytes::is_empty) && trailers.is_none(),
-            Self::Streaming { done, .. } => *done,
-        }
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
-        }
-    }
 }

@@ -1,11 +1,18 @@
 //! A proxy in this process, upstreams that do what a test says, and clients that send exactly what a test says.
 
+pub(crate) mod control;
+pub(crate) mod frames;
+pub(crate) mod grpc;
+pub(crate) mod pki;
+mod port;
+mod process;
+
 use std::{
     future::Future,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,12 +21,25 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use weft_proxy::server::{Options, Server};
+use weft_proxy::server::{DrainPlan, Options, Server};
 use weft_xds::json::{Format, parse_bootstrap};
+
+pub(crate) use self::{port::HeldPort, process::Process};
 
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) server: Server,
+    _panics: NoPanics,
+}
+
+/// Fails the test at its end if anything that it did made a data thread panic.
+struct NoPanics(Arc<AtomicU64>);
+
+impl Drop for NoPanics {
+    fn drop(&mut self) {
+        let panics = self.0.load(Ordering::SeqCst);
+        assert!(std::thread::panicking() || panics == 0, "data threads panicked {panics} times");
+    }
 }
 
 /// A server for the proxy to talk to; ends with the test's runtime.
@@ -35,10 +55,16 @@ impl Proxy {
     }
 
     pub(crate) async fn with_threads(bootstrap: &str, concurrency: usize) -> Self {
+        let drain = DrainPlan { time: Duration::from_secs(5), ..DrainPlan::default() };
+        Self::with_options(bootstrap, Options { concurrency, drain, ..Options::default() }).await
+    }
+
+    pub(crate) async fn with_options(bootstrap: &str, options: Options) -> Self {
         let admin = "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n";
         let bootstrap = parse_bootstrap(&format!("{admin}{bootstrap}"), Format::Yaml).expect("a bootstrap");
-        let options = Options { concurrency, drain_time: Duration::from_secs(5) };
-        Self { server: Server::start(bootstrap, options).await.expect("the proxy starts") }
+        let server = Server::start(bootstrap, options).await.expect("the proxy starts");
+        let _panics = NoPanics(server.caught_panics());
+        Self { server, _panics }
     }
 
     /// Where a listener listens.
@@ -149,11 +175,13 @@ pub(crate) async fn raw(address: SocketAddr, request: &str) -> String {
     read_all(&mut stream).await
 }
 
-/// Reads until the other side closes, or has been silent for a while.
+/// Reads until the other side closes, or has been silent for a while after it said something: how long an answer takes
+/// depends on how busy the machine is.
 pub(crate) async fn read_all(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     loop {
-        match tokio::time::timeout(Duration::from_millis(700), stream.read_buf(&mut answer)).await {
+        let patience = if answer.is_empty() { Duration::from_secs(20) } else { Duration::from_millis(700) };
+        match tokio::time::timeout(patience, stream.read_buf(&mut answer)).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return String::from_utf8_lossy(&answer).into_owned(),
         }
@@ -237,4 +265,15 @@ pub(crate) fn bootstrap(upstreams: &[SocketAddr], manager: &str, route: &str, cl
 /// A proxy in front of these, with nothing special.
 pub(crate) async fn simple(upstreams: &[SocketAddr]) -> Proxy {
     Proxy::start(&bootstrap(upstreams, "", "", "")).await
+}
+
+/// Waits until a metric has this value.
+pub(crate) async fn wait_for_metric(proxy: &Proxy, name: &str, value: f64) {
+    for _ in 0..250 {
+        if proxy.metric(name).await == value {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{name} did not become {value}");
 }

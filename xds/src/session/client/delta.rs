@@ -18,6 +18,8 @@ const TYPES: usize = ResourceType::ALL.len();
 #[derive(Debug)]
 pub struct DeltaClient {
     node: Node,
+    /// Whether the stream's first request went out, with the node in it.
+    introduced: bool,
     held: [Held; TYPES],
     /// On this stream, by type; `None` for what was never asked for.
     asked: [Option<Asked>; TYPES],
@@ -29,7 +31,15 @@ pub struct DeltaClient {
 impl DeltaClient {
     /// Without any resource and before the first stream.
     pub fn new(node: Node) -> Self {
-        Self { node, held: Default::default(), asked: Default::default(), pending: None }
+        Self { node, introduced: false, held: Default::default(), asked: Default::default(), pending: None }
+    }
+
+    /// Says who we are in the stream's first request.
+    fn introduce(&mut self, requests: &mut [DeltaDiscoveryRequest]) {
+        if let Some(first) = requests.first_mut().filter(|_| !self.introduced) {
+            first.node = Some(self.node.clone());
+            self.introduced = true;
+        }
     }
 
     /// Brings one type's subscription in line with what is wanted.
@@ -76,14 +86,17 @@ impl ClientSession for DeltaClient {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
+    fn resume(&mut self, kept: &ResourceUpdate) {
+        self.held[kept.type_.index()] = Held::resumed(kept);
+    }
+
     fn open(&mut self, wanted: &Subscriptions) -> Vec<DeltaDiscoveryRequest> {
         self.asked = Default::default();
+        self.introduced = false;
         self.pending = None;
         let mut requests: Vec<_> =
             ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)).collect();
-        if let Some(first) = requests.first_mut() {
-            first.node = Some(self.node.clone());
-        }
+        self.introduce(&mut requests);
         requests
     }
 
@@ -102,8 +115,10 @@ impl ClientSession for DeltaClient {
             Err(rejected) => return refuse(type_, response.nonce, rejected),
         };
         let gone: HashSet<_> = response.removed_resources.iter().map(String::as_str).collect();
-        if let Some(both) = upserts.iter().find(|resource| gone.contains(resource.name.as_str())) {
-            let rejected = whole(format!("{type_} {:?} is both sent and removed", both.name));
+        let sent = upserts.iter().map(|resource| &resource.name);
+        let mut sent = sent.chain(refused.iter().map(|rejected| &rejected.name));
+        if let Some(both) = sent.find(|name| gone.contains(name.as_str())) {
+            let rejected = whole(format!("{type_} {both:?} is both sent and removed"));
             return refuse(type_, response.nonce, rejected);
         }
         upserts.retain(|resource| asked.covers(&resource.name));
@@ -137,6 +152,7 @@ impl ClientSession for DeltaClient {
             });
         }
         requests.extend(ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)));
+        self.introduce(&mut requests);
         requests
     }
 }
@@ -148,5 +164,5 @@ fn refuse(type_: ResourceType, nonce: String, rejected: Rejected) -> Received<De
         error_detail: Some(nack::to_status(std::slice::from_ref(&rejected))),
         ..Default::default()
     };
-    Received::Refused(rejected, request)
+    Received::Refused { type_, rejected, answer: request }
 }

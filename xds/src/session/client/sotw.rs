@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use prost::Message as _;
 
-use super::{Asked, ClientSession, Held, Pending, Received, check, held, whole};
+use super::{Asked, ClientSession, Held, Pending, Received, held, sort, whole};
 use crate::{
     any,
     pb::{
@@ -25,6 +25,8 @@ const TYPES: usize = ResourceType::ALL.len();
 #[derive(Debug)]
 pub struct SotwClient {
     node: Node,
+    /// Whether the stream's first request went out, with the node in it.
+    introduced: bool,
     held: [Held; TYPES],
     /// On this stream, by type.
     streams: [TypeStream; TYPES],
@@ -52,7 +54,7 @@ struct Named {
 impl SotwClient {
     /// Without any resource and before the first stream.
     pub fn new(node: Node) -> Self {
-        Self { node, held: Default::default(), streams: Default::default(), pending: None }
+        Self { node, introduced: false, held: Default::default(), streams: Default::default(), pending: None }
     }
 
     fn request(&self, type_: ResourceType, error_detail: Option<Status>) -> DiscoveryRequest {
@@ -64,6 +66,14 @@ impl SotwClient {
             response_nonce: stream.nonce.clone(),
             error_detail,
             ..Default::default()
+        }
+    }
+
+    /// Says who we are in the stream's first request.
+    fn introduce(&mut self, requests: &mut [DiscoveryRequest]) {
+        if let Some(first) = requests.first_mut().filter(|_| !self.introduced) {
+            first.node = Some(self.node.clone());
+            self.introduced = true;
         }
     }
 
@@ -92,8 +102,13 @@ impl ClientSession for SotwClient {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
+    fn resume(&mut self, kept: &ResourceUpdate) {
+        self.held[kept.type_.index()] = Held::resumed(kept);
+    }
+
     fn open(&mut self, wanted: &Subscriptions) -> Vec<DiscoveryRequest> {
         self.streams = Default::default();
+        self.introduced = false;
         self.pending = None;
         let mut requests = Vec::new();
         for type_ in ResourceType::ALL {
@@ -101,9 +116,7 @@ impl ClientSession for SotwClient {
                 requests.push(self.request(type_, None));
             }
         }
-        if let Some(first) = requests.first_mut() {
-            first.node = Some(self.node.clone());
-        }
+        self.introduce(&mut requests);
         requests
     }
 
@@ -115,18 +128,11 @@ impl ClientSession for SotwClient {
         stream.nonce.clone_from(&response.nonce);
         let asked = stream.asked.clone().unwrap_or_default();
 
-        let sorted = response
-            .resources
-            .into_iter()
-            .map(|body| unwrap(type_, body))
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|resources| check(type_, resources));
-        let (mut upserts, mut refused) = match sorted {
+        let (mut upserts, mut refused) = match sort(type_, response.resources) {
             Ok(sorted) => sorted,
             Err(rejected) => {
                 let request = self.request(type_, Some(nack::to_status(std::slice::from_ref(&rejected))));
-                return Received::Refused(rejected, request);
+                return Received::Refused { type_, rejected, answer: request };
             }
         };
         refused.retain(|rejected| asked.covers(&rejected.name));
@@ -178,6 +184,7 @@ impl ClientSession for SotwClient {
                 requests.push(self.request(type_, None));
             }
         }
+        self.introduce(&mut requests);
         requests
     }
 }
@@ -185,7 +192,7 @@ impl ClientSession for SotwClient {
 /// Takes a resource out of its optional wrapper and reads its name; `None` for a mere sign of life.
 ///
 /// What cannot be read cannot be refused by name either, and leaves open what was removed.
-fn unwrap(type_: ResourceType, body: Any) -> Result<Option<Resource>, Rejected> {
+pub(super) fn unwrap(type_: ResourceType, body: Any) -> Result<Option<Resource>, Rejected> {
     if any::type_name(&body.type_url) == "envoy.service.discovery.v3.Resource" {
         let wrapped: Wrapped =
             any::unpack(&body).map_err(|error| whole(format!("a wrapped {type_} is unreadable: {error}")))?;

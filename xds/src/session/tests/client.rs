@@ -6,7 +6,7 @@ use crate::{
         config::core::v3::Node,
         service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource as Wrapped},
     },
-    resource::{Rejected, ResourceUpdate, Subscriptions},
+    resource::{Rejected, Resource, ResourceUpdate, Subscriptions},
     session::client::{ClientSession, DeltaClient, Received, SotwClient},
 };
 
@@ -123,7 +123,7 @@ fn a_refusal_names_each_resource() {
 fn a_response_with_one_name_twice_is_refused() {
     let mut client = DeltaClient::new(node());
     client.open(&Subscriptions::default());
-    let Received::Refused(rejected, request) =
+    let Received::Refused { rejected, answer: request, .. } =
         client.receive(delta_response(Cluster, "1", &[("a", "1"), ("a", "2")]))
     else {
         panic!("taken")
@@ -135,12 +135,12 @@ fn a_response_with_one_name_twice_is_refused() {
         removed_resources: vec!["a".into()],
         ..delta_response(Cluster, "2", &[("a", "1")])
     };
-    assert!(matches!(client.receive(both), Received::Refused(..)));
+    assert!(matches!(client.receive(both), Received::Refused { .. }));
 
     let mut client = SotwClient::new(node());
     client.open(&Subscriptions::default());
     let received = client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("a", "1")]));
-    assert!(matches!(received, Received::Refused(..)));
+    assert!(matches!(received, Received::Refused { .. }));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn unreadable_bytes_refuse_the_response() {
     client.answer(Ok(()), &Subscriptions::default());
     let mut broken = sotw_response(Cluster, "2", &[("a", "1"), ("b", "1")]);
     broken.resources[1].value = vec![0xff; 9];
-    let Received::Refused(_, request) = client.receive(broken) else { panic!("taken") };
+    let Received::Refused { answer: request, .. } = client.receive(broken) else { panic!("taken") };
     assert_eq!((request.version_info.as_str(), request.response_nonce.as_str()), ("v1", "2"));
 }
 
@@ -209,4 +209,35 @@ fn a_sign_of_life_changes_nothing() {
     let mut response = delta_response(Cluster, "1", &[("a", "1")]);
     response.resources[0].resource = None;
     assert!(update(client.receive(response)).upserts.is_empty());
+}
+
+#[test]
+fn what_an_earlier_run_kept_is_told_and_not_sent_again() {
+    let kept = |type_, version: &str, names: &[&str]| ResourceUpdate {
+        type_,
+        version: version.into(),
+        upserts: names
+            .iter()
+            .map(|name| Resource { name: (*name).into(), version: "7".into(), body: body(type_, name, "1") })
+            .collect(),
+        removed: Vec::new(),
+    };
+    let wanted = wanting_endpoints(&["a"]);
+    let mut client = DeltaClient::new(node());
+    client.resume(&kept(Cluster, "v1", &["a", "b"]));
+    client.resume(&kept(Endpoints, "v1", &["a", "gone"]));
+    let requests = client.open(&wanted);
+    let told = |index: usize| {
+        let mut told: Vec<_> = requests[index].initial_resource_versions.clone().into_iter().collect();
+        told.sort();
+        told
+    };
+    assert_eq!(told(0), [("a".to_owned(), "7".to_owned()), ("b".to_owned(), "7".to_owned())]);
+    assert_eq!(told(1), [("a".to_owned(), "7".to_owned())], "only what is still wanted");
+
+    let mut client = SotwClient::new(node());
+    client.resume(&kept(Cluster, "v1", &["a", "b"]));
+    assert_eq!(client.open(&Subscriptions::default())[0].version_info, "v1");
+    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("c", "1")])));
+    assert_eq!((upserts(&got), got.removed.as_slice()), (vec!["c"], ["b".to_owned()].as_slice()));
 }

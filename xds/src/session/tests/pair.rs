@@ -174,7 +174,7 @@ impl<C: Ends> Link<C> {
                 let verdict = self.apply(update);
                 self.requests.extend(self.client.answer(verdict, &wanted(&self.world)));
             }
-            Received::Refused(rejected, _) => panic!("our server's response was refused: {rejected:?}"),
+            Received::Refused { rejected, .. } => panic!("our server's response was refused: {rejected:?}"),
             Received::Ignored(type_url) => panic!("our server's response was ignored: {type_url}"),
         }
         true

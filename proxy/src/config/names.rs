@@ -1,0 +1,117 @@
+//! Names that one resource uses to refer to another.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+};
+
+use super::{
+    secrets::Secrets,
+    source::{FileSource, Patience, Source},
+};
+use crate::{
+    access_log::writer::{LogStats, Output},
+    cluster::{ClusterSlot, directory::Directory},
+    metrics::NamedCounters,
+    route::RouteSlot,
+};
+
+/// What each name leads to: the same place before and after what has the name is known.
+#[derive(Debug)]
+pub(crate) struct Names {
+    pub(super) clusters: HashMap<String, Arc<ClusterSlot>>,
+    /// Clusters without which the configuration makes no sense.
+    required: BTreeSet<String>,
+    routes: HashMap<String, Arc<RouteSlot>>,
+    /// Those of `routes` that come from files, and the name there.
+    pub(super) route_files: HashMap<String, (FileSource, String)>,
+    pub(super) logs: HashMap<String, Output>,
+    pub(crate) secrets: Secrets,
+    log_stats: Arc<LogStats>,
+    /// What the filters of routes count in.
+    pub(crate) counters: Arc<NamedCounters>,
+    /// For routes that learn the name of their cluster from a request.
+    pub(crate) directory: Arc<Directory>,
+    /// Route tables that were asked for by name since this was last emptied.
+    pub(super) asked_routes: BTreeSet<String>,
+    /// How long they are waited for.
+    pub(super) patience: Patience,
+}
+
+// === impl Names ===
+
+impl Names {
+    pub(crate) fn new(log_stats: Arc<LogStats>, counters: Arc<NamedCounters>) -> Self {
+        Self {
+            clusters: HashMap::new(),
+            required: BTreeSet::new(),
+            routes: HashMap::new(),
+            route_files: HashMap::new(),
+            logs: HashMap::new(),
+            secrets: Secrets::default(),
+            log_stats,
+            counters,
+            directory: Arc::default(),
+            asked_routes: BTreeSet::new(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Every cluster that must be there.
+    pub(crate) fn cluster_names(&self) -> impl Iterator<Item = &String> {
+        self.required.iter()
+    }
+
+    /// The place of the cluster of this name, for who cannot do without it.
+    pub(crate) fn cluster(&mut self, name: &str) -> Arc<ClusterSlot> {
+        if !self.required.contains(name) {
+            self.required.insert(name.to_owned());
+        }
+        self.cluster_if_any(name)
+    }
+
+    /// The same for who can do without, as Envoy's filters do: a cluster that is not there is one that does not answer.
+    pub(crate) fn cluster_if_any(&mut self, name: &str) -> Arc<ClusterSlot> {
+        let slot = self.clusters.entry(name.to_owned()).or_insert_with(|| Arc::new(ClusterSlot::empty()));
+        Arc::clone(slot)
+    }
+
+    /// Makes the clusters that came or went known to those who look for them by name.
+    pub(crate) fn list_clusters(&self) {
+        self.directory.set(self.clusters.iter().filter(|(_, slot)| slot.get().is_some()));
+    }
+
+    /// The place of the route table of this name.
+    pub(crate) fn route(&mut self, source: &Source, name: &str) -> Arc<RouteSlot> {
+        let key = source.key(name);
+        if let Source::File(file) = source {
+            self.route_files.insert(key.clone(), (file.clone(), name.to_owned()));
+        }
+        self.asked_routes.insert(key.clone());
+        self.known_route(key)
+    }
+
+    pub(super) fn known_route(&mut self, key: String) -> Arc<RouteSlot> {
+        Arc::clone(self.routes.entry(key).or_insert_with(|| Arc::new(RouteSlot::empty())))
+    }
+
+    /// The writer for an access log file: one per path, however many configurations name it.
+    pub(crate) fn log_output(&mut self, path: &str) -> io::Result<Output> {
+        if let Some(output) = self.logs.get(path) {
+            return Ok(output.clone());
+        }
+        let output = Output::open(path, &self.log_stats)?;
+        self.logs.insert(path.to_owned(), output.clone());
+        Ok(output)
+    }
+
+    pub(super) fn forget_unused(&mut self) {
+        self.clusters.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.get().is_some());
+        self.required.retain(|name| self.clusters.contains_key(name));
+        self.routes.retain(|_, slot| Arc::strong_count(slot) > 1);
+        self.route_files.retain(|key, _| self.routes.contains_key(key));
+        self.secrets.forget_unused();
+        self.logs.retain(|_, output| !output.is_last());
+    }
+}

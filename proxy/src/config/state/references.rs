@@ -1,0 +1,105 @@
+//! What the configuration in force refers to, and where that comes from.
+
+use std::collections::BTreeSet;
+
+use weft_xds::{ResourceType, Subscriptions};
+
+use super::State;
+use crate::{
+    cluster::Discovery,
+    config::{
+        files::FileRef,
+        source::{FileSource, Source},
+    },
+};
+
+impl State {
+    /// Where clusters and listeners come from beside the bootstrap.
+    pub(crate) fn set_sources(&mut self, clusters: Option<Source>, listeners: Option<Source>) {
+        self.clusters_from = clusters;
+        self.listeners_from = listeners;
+    }
+
+    /// What an xDS server has to give.
+    pub(crate) fn wanted(&self) -> Subscriptions {
+        let endpoints = self.clusters.values().filter_map(|entry| match &entry.cluster.discovery {
+            Discovery::Eds { service_name, source: Source::Ads } => Some(service_name.clone()),
+            _ => None,
+        });
+        let routes = self.listeners.values().flat_map(|entry| &entry.routes);
+        Subscriptions {
+            all_clusters: self.clusters_from == Some(Source::Ads),
+            all_listeners: self.listeners_from == Some(Source::Ads),
+            endpoints: endpoints.collect(),
+            routes: routes.filter(|key| !self.names.route_files.contains_key(*key)).cloned().collect(),
+            secrets: self.names.secrets.wanted(),
+        }
+    }
+
+    /// What files have to give.
+    pub(crate) fn wanted_files(&self) -> BTreeSet<FileRef> {
+        let all = |type_, source: &Option<Source>| match source {
+            Some(Source::File(source)) => Some(FileRef { type_, source: source.clone(), one: None }),
+            Some(Source::Ads) | None => None,
+        };
+        let one = |type_, source: &FileSource, name: &str, key: String| FileRef {
+            type_,
+            source: source.clone(),
+            one: Some((name.to_owned(), key)),
+        };
+        let mut files = BTreeSet::new();
+        files.extend(all(ResourceType::Cluster, &self.clusters_from));
+        files.extend(all(ResourceType::Listener, &self.listeners_from));
+        for entry in self.clusters.values() {
+            if let Discovery::Eds { service_name, source: from @ Source::File(source) } =
+                &entry.cluster.discovery
+            {
+                let key = from.key(service_name);
+                files.insert(one(ResourceType::ClusterLoadAssignment, source, service_name, key));
+            }
+        }
+        for key in self.listeners.values().flat_map(|entry| &entry.routes) {
+            if let Some((source, name)) = self.names.route_files.get(key) {
+                files.insert(one(ResourceType::RouteConfiguration, source, name, key.clone()));
+            }
+        }
+        files
+    }
+
+    /// Names of the clusters or listeners that the bootstrap does not hold.
+    pub(crate) fn dynamic_names(&self, type_: ResourceType) -> Vec<String> {
+        match type_ {
+            ResourceType::Cluster => {
+                let dynamic = self.clusters.iter().filter(|(_, entry)| !entry.from_file);
+                dynamic.map(|(name, _)| name.clone()).collect()
+            }
+            ResourceType::Listener => {
+                let dynamic = self.listeners.iter().filter(|(_, entry)| !entry.from_file);
+                dynamic.map(|(name, _)| name.clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Keys of the endpoints that clusters refer to.
+    pub(super) fn asked_endpoints(&self) -> BTreeSet<String> {
+        self.clusters.values().filter_map(|entry| entry.cluster.discovery.key()).collect()
+    }
+
+    /// Drops endpoints and route tables that nothing refers to any more: a server does not take back what is not asked
+    /// for any longer.
+    pub(super) fn forget_unasked(&mut self) {
+        let endpoints = self.asked_endpoints();
+        let routes: BTreeSet<_> = self.listeners.values().flat_map(|entry| entry.routes.clone()).collect();
+        let ledger = &mut self.ledger;
+        let mut stays = |type_, asked: &BTreeSet<String>, key: &str| {
+            let asked = asked.contains(key);
+            if !asked {
+                ledger.removed(type_, key);
+            }
+            asked
+        };
+        self.endpoints.retain(|key, _| stays(ResourceType::ClusterLoadAssignment, &endpoints, key));
+        self.routes.retain(|key, _| stays(ResourceType::RouteConfiguration, &routes, key));
+    }
+}
