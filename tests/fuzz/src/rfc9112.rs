@@ -91,10 +91,13 @@ pub fn chunked(mut rest: &[u8]) -> Option<(Vec<u8>, Vec<Field>, &[u8])> {
 /// `Host` or its framing there changes nothing.)
 pub fn end_to_end(fields: &[Field]) -> Vec<Field> {
     let hop = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade"];
+    // Only space and tab are blanks (RFC 9110 5.6.3): a byte that is one in Unicode, such as 0xa0, is part of a name.
     let named: Vec<String> = fields
         .iter()
         .filter(|(name, _)| lower(name) == "connection")
-        .flat_map(|(_, value)| lower(value).split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>())
+        .flat_map(|(_, value)| {
+            lower(value).split(',').map(|name| name.trim_matches([' ', '\t']).to_owned()).collect::<Vec<_>>()
+        })
         .collect();
     let stays = |(name, _): &&Field| {
         let name = lower(name);
