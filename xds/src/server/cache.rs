@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::SystemTime,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -11,8 +10,9 @@ use tokio::sync::watch;
 
 use super::{
     Snapshot,
-    metrics::{Answer, Metrics},
-    status::{self, ProxyStatus, TypeStatus},
+    books::{Books, LAGGARD_AFTER},
+    metrics::{Answer, Gauges, Metrics},
+    status::{self, ProxyBooks, ProxyStatus, TypeStatus},
 };
 use crate::{
     pb::envoy::config::core::v3::Node,
@@ -62,8 +62,9 @@ struct Proxy {
 
 /// The part of a stream that others may look at.
 struct StreamState {
+    variant: Variant,
     session: ServerSession,
-    refused_at: BTreeMap<ResourceType, SystemTime>,
+    books: Books,
 }
 
 /// One stream of one proxy, known to the cache for as long as it lives.
@@ -110,11 +111,33 @@ impl SnapshotCache {
         let proxies = self.inner.proxies.lock();
         let proxy = proxies.get(proxy_id)?;
         let node = proxy.node.clone()?;
-        let types = match proxy.streams.last() {
-            Some(stream) => stream.lock().types(),
-            None => proxy.last_seen.clone(),
+        Some(ProxyStatus { node, streams: proxy.streams.len(), types: proxy.types() })
+    }
+
+    /// The books of a connected proxy, every resource included.
+    pub fn books(&self, proxy_id: &str) -> Option<ProxyBooks> {
+        let (node, streams, current) = {
+            let proxies = self.inner.proxies.lock();
+            let proxy = proxies.get(proxy_id)?;
+            (proxy.node.clone()?, proxy.streams.clone(), proxy.snapshot.borrow().clone())
         };
-        Some(ProxyStatus { node, streams: proxy.streams.len(), types })
+        // Outside the lock on all proxies: a proxy can have ten thousands of resources.
+        if let Some(current) = current {
+            // A stream's task may not have seen the newest snapshot yet.
+            streams.iter().for_each(|stream| stream.lock().session.set_snapshot(current.clone()));
+        }
+        books(node, &streams, true)
+    }
+
+    /// The books of all connected proxies without their resources, by the proxies' ids.
+    pub fn all_books(&self) -> Vec<ProxyBooks> {
+        let mut found: Vec<_> = {
+            let proxies = self.inner.proxies.lock();
+            let connected = proxies.values().filter(|proxy| !proxy.streams.is_empty());
+            connected.filter_map(|proxy| Some((proxy.node.clone()?, proxy.streams.clone()))).collect()
+        };
+        found.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        found.into_iter().filter_map(|(node, streams)| books(node, &streams, false)).collect()
     }
 
     /// Whether a connected proxy is known to have the current version of a resource, or to know of its absence.
@@ -146,13 +169,43 @@ impl SnapshotCache {
 
     /// Metrics of all streams, to be registered once.
     pub fn collector(&self) -> Box<dyn prometheus::core::Collector> {
-        Box::new(self.inner.metrics.clone())
+        let cache = self.clone();
+        Box::new(self.inner.metrics.clone().with_gauges(move || cache.gauges()))
+    }
+
+    /// How the proxies are now.
+    fn gauges(&self) -> Gauges {
+        let streams: Vec<Vec<_>> = {
+            let proxies = self.inner.proxies.lock();
+            proxies
+                .values()
+                .map(|proxy| proxy.streams.clone())
+                .filter(|streams| !streams.is_empty())
+                .collect()
+        };
+        let mut gauges = Gauges::default();
+        for streams in streams {
+            let (mut worst, mut unanswered) = (None, None);
+            for stream in streams {
+                let stream = stream.lock();
+                worst = worst.max(ResourceType::ALL.into_iter().filter_map(|t| stream.session.sync(t)).max());
+                unanswered = unanswered.max(stream.books.oldest_unanswered());
+            }
+            if let Some(state) = worst {
+                *gauges.proxies.entry(state).or_default() += 1;
+            }
+            if let Some(waiting) = unanswered {
+                gauges.oldest = gauges.oldest.max(waiting);
+                gauges.laggards += usize::from(waiting > LAGGARD_AFTER);
+            }
+        }
+        gauges
     }
 
     /// Registers a new stream of the proxy that `node` names.
     pub(super) fn open(&self, node: Node, variant: Variant) -> ProxyStream {
         let session = ServerSession::new(variant);
-        let state = Arc::new(Mutex::new(StreamState { session, refused_at: BTreeMap::new() }));
+        let state = Arc::new(Mutex::new(StreamState { variant, session, books: Books::open() }));
         let (mut snapshot, first) = {
             let mut proxies = self.inner.proxies.lock();
             let proxy = proxies.entry(node.id.clone()).or_default();
@@ -199,11 +252,25 @@ impl Default for Proxy {
     }
 }
 
+impl Proxy {
+    /// Each type as on the newest stream on which it was asked for.
+    fn types(&self) -> BTreeMap<ResourceType, TypeStatus> {
+        match self.streams.as_slice() {
+            [] => self.last_seen.clone(),
+            streams => streams.iter().flat_map(|stream| stream.lock().types()).collect(),
+        }
+    }
+}
+
 // === impl StreamState ===
 
 impl StreamState {
     fn types(&self) -> BTreeMap<ResourceType, TypeStatus> {
-        status::types(&self.session, &self.refused_at)
+        status::types(&self.session, &self.books, ServerSession::report)
+    }
+
+    fn summary(&self) -> BTreeMap<ResourceType, TypeStatus> {
+        status::types(&self.session, &self.books, ServerSession::summary)
     }
 }
 
@@ -222,7 +289,9 @@ impl ProxyStream {
                 std::future::pending::<()>().await;
             }
             if let Some(snapshot) = self.snapshot.borrow_and_update().clone() {
-                self.state.lock().session.set_snapshot(snapshot);
+                let mut state = self.state.lock();
+                state.session.set_snapshot(snapshot);
+                state.books.changed();
                 return;
             }
         }
@@ -230,15 +299,18 @@ impl ProxyStream {
 
     /// Hands a request to the session.
     pub(super) fn handle(&self, request: impl FnOnce(&mut ServerSession) -> Handled) {
+        let metrics = &self.cache.inner.metrics;
         let handled = {
             let mut state = self.state.lock();
             let handled = request(&mut state.session);
-            if let Handled::Refused(type_, _) = &handled {
-                state.refused_at.insert(*type_, SystemTime::now());
+            if let Handled::Accepted(type_) | Handled::Refused(type_, _) = &handled {
+                let accepted = matches!(handled, Handled::Accepted(_));
+                if let Some(took) = state.books.answered(*type_, accepted) {
+                    metrics.took(*type_, took);
+                }
             }
             handled
         };
-        let metrics = &self.cache.inner.metrics;
         let proxy = self.proxy_id();
         match handled {
             Handled::Asked(type_) => tracing::trace!(proxy, %type_, "asked"),
@@ -264,7 +336,12 @@ impl ProxyStream {
 
     /// The next response to send, until there is none.
     pub(super) fn next(&self) -> Option<Outgoing> {
-        let outgoing = self.state.lock().session.next()?;
+        let outgoing = {
+            let mut state = self.state.lock();
+            let outgoing = state.session.next()?;
+            state.books.sent(outgoing.type_);
+            outgoing
+        };
         self.cache.inner.metrics.sent(outgoing.type_);
         tracing::debug!(
             proxy = self.proxy_id(),
@@ -303,4 +380,30 @@ impl Drop for ProxyStream {
 
 fn connected(proxies: &HashMap<String, Proxy>) -> usize {
     proxies.values().filter(|proxy| !proxy.streams.is_empty()).count()
+}
+
+/// The books of one proxy; `None` without a stream.
+fn books(node: Node, streams: &[Arc<Mutex<StreamState>>], with_resources: bool) -> Option<ProxyBooks> {
+    let mut all: Option<ProxyBooks> = None;
+    for stream in streams {
+        let stream = stream.lock();
+        let all = all.get_or_insert_with(|| ProxyBooks {
+            node: node.clone(),
+            connected_at: stream.books.opened,
+            variant: stream.variant,
+            unanswered_for: None,
+            types: BTreeMap::new(),
+            resources: Vec::new(),
+        });
+        all.variant = stream.variant;
+        all.unanswered_for = all.unanswered_for.max(stream.books.oldest_unanswered());
+        for (type_, status) in if with_resources { stream.types() } else { stream.summary() } {
+            if with_resources {
+                all.resources.retain(|resource| resource.type_ != type_);
+                all.resources.extend(status::resources(&stream.session, type_, &status));
+            }
+            all.types.insert(type_, status);
+        }
+    }
+    all
 }

@@ -1,12 +1,21 @@
 //! What the server counts.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use prometheus::{
-    IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-use crate::{resource::ResourceType, session::server::Variant};
+use crate::{
+    resource::ResourceType,
+    session::server::{SyncState, Variant},
+};
+
+/// Seconds, from what a proxy on the same machine needs to where one is given up.
+const ACK_BUCKETS: [f64; 15] =
+    [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The server's metrics; clones share them.
 #[derive(Clone)]
@@ -15,6 +24,27 @@ pub(super) struct Metrics {
     streams: IntGaugeVec,
     responses: IntCounterVec,
     answers: IntCounterVec,
+    ack: HistogramVec,
+    by_state: IntGaugeVec,
+    oldest: Gauge,
+    laggards: IntGauge,
+}
+
+/// What is looked up when the metrics are read.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    /// Proxies, by the worst state of any type.
+    pub(super) proxies: BTreeMap<SyncState, usize>,
+    /// How long the oldest unanswered change waits.
+    pub(super) oldest: Duration,
+    /// Proxies that owe an answer for long.
+    pub(super) laggards: usize,
+}
+
+/// The metrics together with what is looked up when they are read.
+struct WithGauges<F> {
+    metrics: Metrics,
+    look_up: F,
 }
 
 /// What a client made of a response.
@@ -53,8 +83,30 @@ impl Metrics {
         self.answers.with_label_values(&[type_label(type_), answer]).inc();
     }
 
-    fn parts(&self) -> [&dyn Collector; 4] {
-        [&self.proxies, &self.streams, &self.responses, &self.answers]
+    /// A response was answered after this time.
+    pub(super) fn took(&self, type_: ResourceType, took: Duration) {
+        self.ack.with_label_values(&[type_label(type_)]).observe(took.as_secs_f64());
+    }
+
+    /// A collector that calls `look_up` whenever it is read.
+    pub(super) fn with_gauges(
+        self,
+        look_up: impl Fn() -> Gauges + Send + Sync + 'static,
+    ) -> impl Collector + 'static {
+        WithGauges { metrics: self, look_up }
+    }
+
+    fn parts(&self) -> [&dyn Collector; 8] {
+        [
+            &self.proxies,
+            &self.streams,
+            &self.responses,
+            &self.answers,
+            &self.ack,
+            &self.by_state,
+            &self.oldest,
+            &self.laggards,
+        ]
     }
 }
 
@@ -75,17 +127,53 @@ impl Default for Metrics {
                 &["type", "answer"],
             )
             .expect(VALID),
+            ack: HistogramVec::new(
+                HistogramOpts::new("weft_xds_ack_seconds", "From a response to the proxy's answer")
+                    .buckets(ACK_BUCKETS.to_vec()),
+                &["type"],
+            )
+            .expect(VALID),
+            by_state: IntGaugeVec::new(
+                Opts::new("weft_xds_proxies_by_state", "Connected proxies, by the worst state of any type"),
+                &["state"],
+            )
+            .expect(VALID),
+            oldest: Gauge::new(
+                "weft_xds_oldest_unanswered_seconds",
+                "Age of the oldest change that a connected proxy has not answered",
+            )
+            .expect(VALID),
+            laggards: IntGauge::new(
+                "weft_xds_laggards",
+                "Connected proxies that have not answered a change for more than a second",
+            )
+            .expect(VALID),
         }
     }
 }
 
-impl Collector for Metrics {
+// === impl WithGauges ===
+
+impl<F: Fn() -> Gauges + Send + Sync> Collector for WithGauges<F> {
     fn desc(&self) -> Vec<&Desc> {
-        self.parts().into_iter().flat_map(Collector::desc).collect()
+        self.metrics.parts().into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.parts().into_iter().flat_map(Collector::collect).collect()
+        let Gauges { proxies, oldest, laggards } = (self.look_up)();
+        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        for (state, label) in [
+            (SyncState::Synced, "synced"),
+            (SyncState::NotSent, "not_sent"),
+            (SyncState::Stale, "stale"),
+            (SyncState::Refused, "refused"),
+        ] {
+            let found = proxies.get(&state).copied().unwrap_or_default();
+            self.metrics.by_state.with_label_values(&[label]).set(number(found));
+        }
+        self.metrics.oldest.set(oldest.as_secs_f64());
+        self.metrics.laggards.set(number(laggards));
+        self.metrics.parts().into_iter().flat_map(Collector::collect).collect()
     }
 }
 

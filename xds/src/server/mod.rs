@@ -12,6 +12,7 @@
 //! * Equal is what is encoded equally. Protobuf maps encode in any order: build resources from maps with more than one
 //!   entry once, not for every snapshot.
 
+mod books;
 mod cache;
 mod listen;
 mod metrics;
@@ -24,7 +25,7 @@ pub use self::{
     cache::{ProxyObserver, SnapshotCache},
     listen::{Listener, ServeError, serve},
     service::AdsService,
-    status::{Nack, ProxyStatus, TypeStatus},
+    status::{Nack, ProxyBooks, ProxyStatus, ResourceState, ResourceStatus, TypeStatus},
 };
 use crate::pb::google::protobuf::Any;
 

@@ -13,6 +13,7 @@
 //! # Assumptions
 //! * The client handles responses in the order in which they are sent, as every known client does.
 
+mod blame;
 mod request;
 mod types;
 
@@ -20,8 +21,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use self::types::{Diff, Subscription, TypeState};
 pub use self::{
+    blame::RefusedVersion,
     request::Handled,
-    types::{Refusal, TypeReport},
+    types::{Refusal, SyncState, TypeReport},
 };
 use super::{Version, VersionedResource, VersionedSnapshot};
 use crate::{
@@ -117,7 +119,30 @@ impl ServerSession {
 
     /// What is known of the client's state of one type; `None` if it did not ask for it.
     pub fn report(&self, type_: ResourceType) -> Option<TypeReport> {
-        self.types[type_.index()].report()
+        self.types[type_.index()].report(true)
+    }
+
+    /// The same without each of its resources, of which there can be ten thousands.
+    pub fn summary(&self, type_: ResourceType) -> Option<TypeReport> {
+        self.types[type_.index()].report(false)
+    }
+
+    /// How far the client is with one type; `None` if it did not ask for it.
+    pub fn sync(&self, type_: ResourceType) -> Option<SyncState> {
+        let current = self.snapshot.as_ref().map(|snapshot| snapshot.get(type_));
+        self.types[type_.index()].sync(current)
+    }
+
+    /// What the client is to have of one type, and the names of what it asked for that does not exist.
+    pub fn wanted(&self, type_: ResourceType) -> (Vec<Arc<VersionedResource>>, Vec<String>) {
+        let subscription = self.types[type_.index()].subscription.as_ref();
+        let Some((subscription, snapshot)) = subscription.zip(self.snapshot.as_ref()) else {
+            return Default::default();
+        };
+        let there = &snapshot.get(type_).resources;
+        let wanted = there.values().filter(|resource| subscription.covers(&resource.name));
+        let missing = subscription.names.iter().filter(|name| !there.contains_key(*name));
+        (wanted.cloned().collect(), missing.cloned().collect())
     }
 
     /// Whether the client is known to have the current version of a resource, or to know of its absence.

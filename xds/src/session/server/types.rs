@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::Variant;
+use super::{
+    Variant,
+    blame::{RefusedVersion, blame},
+};
 use crate::{
     resource::{Rejected, ResourceType},
     session::{TypeSnapshot, Version, VersionedResource},
@@ -28,6 +31,8 @@ pub(super) struct TypeState {
     sent_version: Option<Version>,
     acked_version: Option<Version>,
     last_refusal: Option<Refusal>,
+    /// What the client refused, by name, until it accepts another version or loses interest.
+    refused: BTreeMap<String, RefusedVersion>,
     /// The client waits for an answer even if there is nothing to tell.
     pub(super) owed: bool,
     /// The state of the type for which nothing was left to send, while neither it nor the subscription changes. Saves
@@ -89,6 +94,19 @@ pub struct Refusal {
     pub resources: Vec<Rejected>,
 }
 
+/// How far a client is with one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SyncState {
+    /// It has what it is to have.
+    Synced,
+    /// It asked, and was told nothing yet.
+    NotSent,
+    /// It has not answered yet, or there is more to tell.
+    Stale,
+    /// It refused something that it is to have.
+    Refused,
+}
+
 /// What is known of a client's state of one type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeReport {
@@ -96,10 +114,14 @@ pub struct TypeReport {
     pub sent: Option<Version>,
     /// Version of the type in the last response that was accepted as a whole.
     pub acked: Option<Version>,
-    /// What it is known to have.
+    /// How many resources it is known to have.
+    pub held: usize,
+    /// What it is known to have; empty in a summary.
     pub resources: BTreeMap<String, Version>,
     /// The last refusal, until a later response is accepted.
     pub refusal: Option<Refusal>,
+    /// What it refused and has no later version of, by name.
+    pub refused: BTreeMap<String, RefusedVersion>,
 }
 
 // === impl TypeState ===
@@ -133,6 +155,7 @@ impl TypeState {
             // that it has to be sent should it come back.
             for name in diff.removed.drain(..) {
                 self.acked.remove(&name);
+                self.refused.remove(&name);
                 self.told.insert(name, Told::Absent);
             }
         }
@@ -221,6 +244,7 @@ impl TypeState {
         }
         let progress = std::mem::replace(&mut self.progress, Progress::Refused);
         let Progress::Waiting { version, upserts, removed } = progress else { return None };
+        self.refused.extend(blame(&message, &resources, &upserts));
         if !resources.is_empty() {
             let bad: BTreeSet<_> = resources.iter().map(|rejected| rejected.name.as_str()).collect();
             self.acknowledge(upserts, &removed, |name| !bad.contains(name));
@@ -236,8 +260,12 @@ impl TypeState {
         removed: &[String],
         good: impl Fn(&str) -> bool,
     ) {
-        self.acked.extend(upserts.into_iter().filter(|(name, _)| good(name)));
+        for (name, version) in upserts.into_iter().filter(|(name, _)| good(name)) {
+            self.refused.remove(&name);
+            self.acked.insert(name, version);
+        }
         for name in removed.iter().filter(|name| good(name)) {
+            self.refused.remove(name);
             self.acked.remove(name);
         }
         // It may have lost interest between response and answer.
@@ -253,6 +281,7 @@ impl TypeState {
         }
         self.told.retain(|name, _| subscription.covers(name));
         self.acked.retain(|name, _| subscription.covers(name));
+        self.refused.retain(|name, _| subscription.covers(name));
         self.subscription = Some(subscription);
         self.up_to_date = None;
     }
@@ -297,13 +326,31 @@ impl TypeState {
         })
     }
 
-    pub(super) fn report(&self) -> Option<TypeReport> {
+    pub(super) fn report(&self, with_resources: bool) -> Option<TypeReport> {
         self.subscription.as_ref()?;
         Some(TypeReport {
             sent: self.sent_version,
             acked: self.acked_version,
-            resources: self.acked.clone(),
+            held: self.acked.len(),
+            resources: with_resources.then(|| self.acked.clone()).unwrap_or_default(),
             refusal: self.last_refusal.clone(),
+            refused: self.refused.clone(),
+        })
+    }
+
+    /// How far the client is with `current`; `None` if it did not ask for the type.
+    pub(super) fn sync(&self, current: Option<&Arc<TypeSnapshot>>) -> Option<SyncState> {
+        self.subscription.as_ref()?;
+        let up_to_date = match (&self.up_to_date, current) {
+            (Some(seen), Some(current)) => Arc::ptr_eq(seen, current),
+            _ => false,
+        };
+        Some(match &self.progress {
+            _ if self.sent_version.is_none() => SyncState::NotSent,
+            Progress::Refused => SyncState::Refused,
+            _ if !self.refused.is_empty() => SyncState::Refused,
+            Progress::Settled if up_to_date => SyncState::Synced,
+            Progress::Settled | Progress::Waiting { .. } => SyncState::Stale,
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     resource::Rejected,
     session::{
         nack,
-        server::{Handled, Outgoing, ServerSession, Variant},
+        server::{Handled, Outgoing, ServerSession, SyncState, Variant},
     },
 };
 
@@ -349,4 +349,37 @@ fn an_unknown_type_gets_no_answer() {
     let request = DeltaDiscoveryRequest { type_url: "no/such".into(), ..Default::default() };
     assert_eq!(session.delta_request(request), Handled::UnknownType("no/such".into()));
     assert!(session.next().is_none());
+}
+
+#[test]
+fn a_refused_version_is_known_until_the_client_takes_another() {
+    let mut session = settled(&snapshot(&[(Route, "good", "1"), (Route, "bad", "1")]), &[], &["good", "bad"]);
+    assert_eq!(session.sync(Route), Some(SyncState::Synced));
+    assert_eq!(session.sync(Cluster), Some(SyncState::Synced));
+    assert_eq!(session.sync(ResourceType::Secret), None);
+
+    session.set_snapshot(snapshot(&[(Route, "good", "2"), (Route, "bad", "2")]));
+    assert_eq!(session.sync(Route), Some(SyncState::Stale));
+    let outgoing = session.next().expect("both changed");
+    let rejected = [Rejected { name: "bad".into(), reason: "no".into() }];
+    session.delta_request(DeltaDiscoveryRequest {
+        response_nonce: outgoing.nonce.clone(),
+        error_detail: Some(nack::to_status(&rejected)),
+        ..delta(Route)
+    });
+    // The next response is accepted, and says nothing of what was refused.
+    session.set_snapshot(snapshot(&[(Route, "good", "3"), (Route, "bad", "2")]));
+    settle(&mut session);
+    let report = session.report(Route).expect("asked for");
+    assert_eq!(report.refusal, None);
+    assert_eq!((report.refused.len(), report.refused["bad"].reason.as_str()), (1, "no"));
+    assert_eq!(session.sync(Route), Some(SyncState::Refused));
+    assert_eq!(session.is_acknowledged(Route, "bad"), Some(false));
+
+    session.set_snapshot(snapshot(&[(Route, "good", "3"), (Route, "bad", "3")]));
+    settle(&mut session);
+    assert!(session.report(Route).expect("asked for").refused.is_empty());
+    assert_eq!(session.sync(Route), Some(SyncState::Synced));
+    let (wanted, missing) = session.wanted(Route);
+    assert_eq!((wanted.len(), missing.len()), (2, 0));
 }
