@@ -7,19 +7,28 @@ use crate::{any::type_name, pb::google::protobuf::Any};
 /// The kinds of resource that Weft serves and understands.
 ///
 /// The order is the one in which updates are to be sent so that nothing refers to what is not there yet
-/// ("make before break"): clusters, their endpoints, certificates, listeners, routes.
+/// ("make before break"): clusters, their endpoints, certificates and filters, listeners, scopes, routes, virtual hosts.
+/// Runtime values refer to nothing and guard how the rest is understood, so that they go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
+    /// RTDS.
+    Runtime,
     /// CDS.
     Cluster,
     /// EDS.
     ClusterLoadAssignment,
     /// SDS.
     Secret,
+    /// ECDS.
+    ExtensionConfig,
     /// LDS.
     Listener,
+    /// SRDS.
+    ScopedRouteConfiguration,
     /// RDS.
     RouteConfiguration,
+    /// VHDS; incremental only.
+    VirtualHost,
 }
 
 /// One named, versioned resource.
@@ -68,14 +77,31 @@ pub struct Subscriptions {
     pub routes: BTreeSet<String>,
     /// Names of `Secret`s.
     pub secrets: BTreeSet<String>,
+    /// All scopes of routes that the server has for this proxy.
+    pub all_scopes: bool,
+    /// Names of `VirtualHost`s, each the name of a `RouteConfiguration`, a slash and a host.
+    pub virtual_hosts: BTreeSet<String>,
+    /// Names of `TypedExtensionConfig`s.
+    pub extensions: BTreeSet<String>,
+    /// Names of `Runtime`s.
+    pub runtimes: BTreeSet<String>,
 }
 
 // === impl ResourceType ===
 
 impl ResourceType {
     /// All types, in sending order.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::ClusterLoadAssignment, Self::Secret, Self::Listener, Self::RouteConfiguration];
+    pub const ALL: [Self; 9] = [
+        Self::Runtime,
+        Self::Cluster,
+        Self::ClusterLoadAssignment,
+        Self::Secret,
+        Self::ExtensionConfig,
+        Self::Listener,
+        Self::ScopedRouteConfiguration,
+        Self::RouteConfiguration,
+        Self::VirtualHost,
+    ];
 
     /// The type URL on the wire.
     pub fn type_url(self) -> &'static str {
@@ -87,6 +113,27 @@ impl ResourceType {
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::ScopedRouteConfiguration => {
+                "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+            }
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+        }
+    }
+
+    /// The service of the protocol that brings it, in short.
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Runtime => "rtds",
+            Self::Cluster => "cds",
+            Self::ClusterLoadAssignment => "eds",
+            Self::Secret => "sds",
+            Self::ExtensionConfig => "ecds",
+            Self::Listener => "lds",
+            Self::ScopedRouteConfiguration => "srds",
+            Self::RouteConfiguration => "rds",
+            Self::VirtualHost => "vhds",
         }
     }
 
@@ -96,9 +143,15 @@ impl ResourceType {
         Self::ALL.into_iter().find(|candidate| type_name(candidate.type_url()) == name)
     }
 
-    /// Whether a request that names nothing asks for everything, which the protocol has for these two only.
+    /// Whether a request that names nothing asks for everything. The protocol has this for clusters and listeners;
+    /// Envoy, and so every server that it can be used with, has it for scopes as well.
     pub fn is_wildcard_by_default(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
+        matches!(self, Self::Cluster | Self::Listener | Self::ScopedRouteConfiguration)
+    }
+
+    /// Whether the protocol has it in the state-of-the-world variant.
+    pub fn has_sotw(self) -> bool {
+        self != Self::VirtualHost
     }
 
     /// Position in [`ALL`](Self::ALL).
@@ -115,11 +168,40 @@ impl fmt::Display for ResourceType {
             Self::Secret => "secret",
             Self::Listener => "listener",
             Self::RouteConfiguration => "route",
+            Self::ScopedRouteConfiguration => "scope",
+            Self::VirtualHost => "virtual-host",
+            Self::ExtensionConfig => "extension",
+            Self::Runtime => "runtime",
         })
     }
 }
 
 // === impl Subscriptions ===
+
+impl Subscriptions {
+    /// Whether all of a type is wanted.
+    pub fn all(&self, type_: ResourceType) -> bool {
+        match type_ {
+            ResourceType::Cluster => self.all_clusters,
+            ResourceType::Listener => self.all_listeners,
+            ResourceType::ScopedRouteConfiguration => self.all_scopes,
+            _ => false,
+        }
+    }
+
+    /// The names that are wanted of a type; `None` for types that are not asked for by name.
+    pub fn names(&self, type_: ResourceType) -> Option<&BTreeSet<String>> {
+        match type_ {
+            ResourceType::Cluster | ResourceType::Listener | ResourceType::ScopedRouteConfiguration => None,
+            ResourceType::ClusterLoadAssignment => Some(&self.endpoints),
+            ResourceType::RouteConfiguration => Some(&self.routes),
+            ResourceType::Secret => Some(&self.secrets),
+            ResourceType::VirtualHost => Some(&self.virtual_hosts),
+            ResourceType::ExtensionConfig => Some(&self.extensions),
+            ResourceType::Runtime => Some(&self.runtimes),
+        }
+    }
+}
 
 impl Default for Subscriptions {
     /// All clusters and listeners, nothing else: what a proxy wants that knows only its server.
@@ -130,6 +212,27 @@ impl Default for Subscriptions {
             endpoints: BTreeSet::new(),
             routes: BTreeSet::new(),
             secrets: BTreeSet::new(),
+            all_scopes: false,
+            virtual_hosts: BTreeSet::new(),
+            extensions: BTreeSet::new(),
+            runtimes: BTreeSet::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_has_its_place_and_its_own_names() {
+        for (place, type_) in ResourceType::ALL.into_iter().enumerate() {
+            assert_eq!(type_.index(), place, "{type_}");
+            assert_eq!(ResourceType::from_type_url(type_.type_url()), Some(type_));
+        }
+        let names = |name: fn(ResourceType) -> String| ResourceType::ALL.map(name).into_iter().collect();
+        let all: [BTreeSet<String>; 2] =
+            [names(|type_| type_.to_string()), names(|type_| type_.service().to_owned())];
+        assert!(all.iter().all(|names| names.len() == ResourceType::ALL.len()), "{all:?}");
     }
 }

@@ -56,11 +56,15 @@ pub(crate) struct Counts {
 }
 
 /// What refers to others first: endpoints, routes and secrets that nothing asks for are not kept in memory.
-const ORDER: [ResourceType; 5] = [
+const ORDER: [ResourceType; ResourceType::ALL.len()] = [
+    ResourceType::Runtime,
     ResourceType::Cluster,
     ResourceType::ClusterLoadAssignment,
     ResourceType::Listener,
+    ResourceType::ExtensionConfig,
+    ResourceType::ScopedRouteConfiguration,
     ResourceType::RouteConfiguration,
+    ResourceType::VirtualHost,
     ResourceType::Secret,
 ];
 /// How long changes are gathered: a configuration that comes in pieces is written once.

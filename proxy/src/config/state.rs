@@ -343,7 +343,11 @@ impl State {
                     self.endpoints.remove(name);
                 }
             }
-            ResourceType::Secret => {}
+            ResourceType::Secret
+            | ResourceType::Runtime
+            | ResourceType::ExtensionConfig
+            | ResourceType::ScopedRouteConfiguration
+            | ResourceType::VirtualHost => {}
         }
     }
 
@@ -433,6 +437,10 @@ impl State {
                     .and_then(|message| self.set_routes(&path, &resource.name, message)),
                 ResourceType::Secret => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_secret(&path, message)),
+                ResourceType::Runtime
+                | ResourceType::ExtensionConfig
+                | ResourceType::ScopedRouteConfiguration
+                | ResourceType::VirtualHost => Err(path.error("nothing here asks for it")),
             };
             let version = if resource.version.is_empty() { &update.version } else { &resource.version };
             if let Err(error) = &result {

@@ -71,7 +71,7 @@ impl Metrics {
     }
 
     pub(super) fn sent(&self, type_: ResourceType) {
-        self.responses.with_label_values(&[type_label(type_)]).inc();
+        self.responses.with_label_values(&[type_.service()]).inc();
     }
 
     pub(super) fn answered(&self, type_: ResourceType, answer: Answer) {
@@ -80,7 +80,7 @@ impl Metrics {
             Answer::Nack => "nack",
             Answer::Stale => "stale",
         };
-        self.answers.with_label_values(&[type_label(type_), answer]).inc();
+        self.answers.with_label_values(&[type_.service(), answer]).inc();
     }
 
     /// A response was answered after this time.
@@ -181,15 +181,5 @@ fn label(variant: Variant) -> &'static str {
     match variant {
         Variant::Delta => "delta",
         Variant::Sotw => "sotw",
-    }
-}
-
-fn type_label(type_: ResourceType) -> &'static str {
-    match type_ {
-        ResourceType::Cluster => "cds",
-        ResourceType::ClusterLoadAssignment => "eds",
-        ResourceType::Secret => "sds",
-        ResourceType::Listener => "lds",
-        ResourceType::RouteConfiguration => "rds",
     }
 }

@@ -27,7 +27,7 @@ pub use self::{
     service::AdsService,
     status::{Nack, ProxyBooks, ProxyStatus, ResourceState, ResourceStatus, TypeStatus},
 };
-use crate::pb::google::protobuf::Any;
+use crate::{pb::google::protobuf::Any, resource::ResourceType};
 
 /// All that one proxy is to know.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,4 +42,31 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<String, Any>,
     /// `Secret`s by name.
     pub secrets: BTreeMap<String, Any>,
+    /// `ScopedRouteConfiguration`s by name.
+    pub scopes: BTreeMap<String, Any>,
+    /// `VirtualHost`s by the name of their `RouteConfiguration`, a slash and a host.
+    pub virtual_hosts: BTreeMap<String, Any>,
+    /// `TypedExtensionConfig`s by name.
+    pub extensions: BTreeMap<String, Any>,
+    /// `Runtime`s by name.
+    pub runtimes: BTreeMap<String, Any>,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The resources of one type, by name.
+    pub fn resources_mut(&mut self, type_: ResourceType) -> &mut BTreeMap<String, Any> {
+        match type_ {
+            ResourceType::Runtime => &mut self.runtimes,
+            ResourceType::Cluster => &mut self.clusters,
+            ResourceType::ClusterLoadAssignment => &mut self.endpoints,
+            ResourceType::Secret => &mut self.secrets,
+            ResourceType::ExtensionConfig => &mut self.extensions,
+            ResourceType::Listener => &mut self.listeners,
+            ResourceType::ScopedRouteConfiguration => &mut self.scopes,
+            ResourceType::RouteConfiguration => &mut self.routes,
+            ResourceType::VirtualHost => &mut self.virtual_hosts,
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! * A refused resource keeps its last good version, and is offered again as soon as the server sends it.
 //!
 //! # Caveats
-//! * Whether all clusters and all listeners are wanted is read when a stream opens.
+//! * Whether all of a type is wanted is read when it is first asked for on a stream.
 //! * Times to live are not honoured: a resource stays until it is replaced or removed.
 
 mod delta;
@@ -144,14 +144,8 @@ impl Held {
 impl Asked {
     /// What of a type is wanted; `None` if nothing.
     fn from_wanted(type_: ResourceType, wanted: &Subscriptions) -> Option<Self> {
-        let (all, names) = match type_ {
-            ResourceType::Cluster => (wanted.all_clusters, None),
-            ResourceType::Listener => (wanted.all_listeners, None),
-            ResourceType::ClusterLoadAssignment => (false, Some(&wanted.endpoints)),
-            ResourceType::RouteConfiguration => (false, Some(&wanted.routes)),
-            ResourceType::Secret => (false, Some(&wanted.secrets)),
-        };
-        let names = names.cloned().unwrap_or_default();
+        let all = wanted.all(type_);
+        let names = wanted.names(type_).cloned().unwrap_or_default();
         (all || !names.is_empty()).then_some(Self { all, names })
     }
 

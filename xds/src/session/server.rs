@@ -102,7 +102,7 @@ impl ServerSession {
             }
             return Some(self.send(type_, &snapshot, diff, removes_now));
         }
-        if !self.is_settled(ResourceType::Listener) || !self.is_settled(ResourceType::RouteConfiguration) {
+        if ResourceType::ALL.into_iter().any(|type_| refers_to_others(type_) && !self.is_settled(type_)) {
             return None;
         }
         for type_ in ResourceType::ALL {
@@ -234,7 +234,25 @@ impl Outgoing {
 
 /// Whether resources of other types refer to these by name, so that they must go last.
 fn is_referred_to(type_: ResourceType) -> bool {
-    matches!(type_, ResourceType::Cluster | ResourceType::ClusterLoadAssignment | ResourceType::Secret)
+    matches!(
+        type_,
+        ResourceType::Cluster
+            | ResourceType::ClusterLoadAssignment
+            | ResourceType::Secret
+            | ResourceType::ExtensionConfig
+    )
+}
+
+/// Whether resources of this type refer to those by name: while some of it is not accepted, what it may need stays.
+fn refers_to_others(type_: ResourceType) -> bool {
+    matches!(
+        type_,
+        ResourceType::ExtensionConfig
+            | ResourceType::Listener
+            | ResourceType::ScopedRouteConfiguration
+            | ResourceType::RouteConfiguration
+            | ResourceType::VirtualHost
+    )
 }
 
 /// The name under which a cluster asks for its endpoints.

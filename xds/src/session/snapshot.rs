@@ -112,19 +112,12 @@ impl TypeSnapshot {
 impl VersionedSnapshot {
     /// Gives every resource its version; `previous` is only for sharing memory and work.
     pub fn new(snapshot: Snapshot, previous: Option<&Self>) -> Self {
-        let Snapshot { listeners, clusters, routes, endpoints, secrets } = snapshot;
-        let make =
-            |type_: ResourceType, resources| TypeSnapshot::new(resources, previous.map(|p| p.get(type_)));
-        Self {
-            // In the order of `ResourceType::ALL`; a test holds the two together.
-            types: [
-                make(ResourceType::Cluster, clusters),
-                make(ResourceType::ClusterLoadAssignment, endpoints),
-                make(ResourceType::Secret, secrets),
-                make(ResourceType::Listener, listeners),
-                make(ResourceType::RouteConfiguration, routes),
-            ],
-        }
+        let mut snapshot = snapshot;
+        let types = ResourceType::ALL.map(|type_| {
+            let resources = std::mem::take(snapshot.resources_mut(type_));
+            TypeSnapshot::new(resources, previous.map(|previous| previous.get(type_)))
+        });
+        Self { types }
     }
 
     /// The resources of one type.
@@ -168,14 +161,11 @@ mod tests {
 
     #[test]
     fn each_type_is_found_under_its_own_name() {
-        let one = |name: &str| BTreeMap::from([(name.to_owned(), body(name))]);
-        let snapshot = Snapshot {
-            listeners: one("listener"),
-            clusters: one("cluster"),
-            routes: one("route"),
-            endpoints: one("endpoints"),
-            secrets: one("secret"),
-        };
+        let mut snapshot = Snapshot::default();
+        for type_ in ResourceType::ALL {
+            let name = type_.to_string();
+            snapshot.resources_mut(type_).insert(name.clone(), body(&name));
+        }
         let snapshot = VersionedSnapshot::new(snapshot, None);
         for type_ in ResourceType::ALL {
             assert!(snapshot.get(type_).resources.contains_key(&type_.to_string()), "{type_}");

@@ -62,6 +62,10 @@ impl State {
                 let packed = |message| any::pack::<Secret>(message);
                 self.names.secrets.given().map(|secret| (secret.name.as_str(), packed(secret))).collect()
             }
+            ResourceType::Runtime
+            | ResourceType::ExtensionConfig
+            | ResourceType::ScopedRouteConfiguration
+            | ResourceType::VirtualHost => Vec::new(),
         }
     }
 }

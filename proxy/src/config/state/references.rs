@@ -33,6 +33,10 @@ impl State {
             endpoints: endpoints.collect(),
             routes: routes.filter(|key| !self.names.route_files.contains_key(*key)).cloned().collect(),
             secrets: self.names.secrets.wanted(),
+            all_scopes: false,
+            virtual_hosts: BTreeSet::new(),
+            extensions: BTreeSet::new(),
+            runtimes: BTreeSet::new(),
         }
     }
 

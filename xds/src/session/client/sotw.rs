@@ -79,7 +79,7 @@ impl SotwClient {
 
     /// Notes what is wanted of a type now; whether that is a change.
     fn subscribe(&mut self, type_: ResourceType, wanted: &Subscriptions) -> bool {
-        let now = Asked::from_wanted(type_, wanted);
+        let now = Asked::from_wanted(type_, wanted).filter(|_| type_.has_sotw());
         let asked = &mut self.streams[type_.index()].asked;
         let now = match (asked.as_ref(), now) {
             (None, None) => return false,

@@ -33,14 +33,7 @@ fn content(body: &Any) -> String {
 fn snapshot(resources: &[(ResourceType, &str, &str)]) -> Arc<VersionedSnapshot> {
     let mut snapshot = Snapshot::default();
     for (type_, name, content) in resources {
-        let map = match type_ {
-            ResourceType::Cluster => &mut snapshot.clusters,
-            ResourceType::ClusterLoadAssignment => &mut snapshot.endpoints,
-            ResourceType::Secret => &mut snapshot.secrets,
-            ResourceType::Listener => &mut snapshot.listeners,
-            ResourceType::RouteConfiguration => &mut snapshot.routes,
-        };
-        map.insert((*name).to_owned(), body(*type_, name, content));
+        snapshot.resources_mut(*type_).insert((*name).to_owned(), body(*type_, name, content));
     }
     Arc::new(VersionedSnapshot::new(snapshot, None))
 }
