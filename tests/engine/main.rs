@@ -6,6 +6,7 @@
 mod curl;
 mod differential;
 mod failures;
+mod foreign;
 mod grpc;
 mod grpc_web;
 mod plain;
