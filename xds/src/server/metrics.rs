@@ -85,7 +85,7 @@ impl Metrics {
 
     /// A response was answered after this time.
     pub(super) fn took(&self, type_: ResourceType, took: Duration) {
-        self.ack.with_label_values(&[type_label(type_)]).observe(took.as_secs_f64());
+        self.ack.with_label_values(&[type_.service()]).observe(took.as_secs_f64());
     }
 
     /// A collector that calls `look_up` whenever it is read.
