@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::operator::Value;
+use super::operator::{Value, bracketed};
 use crate::http::metadata::{Found, Metadata};
 
 /// Which value, and how much of it if it is a text.
@@ -18,13 +18,7 @@ pub(crate) struct Place {
 impl Place {
     /// Reads `NAMESPACE:KEY:KEY):Z`.
     pub(super) fn parse(argument: &str) -> Result<Self, String> {
-        let (inside, after) =
-            argument.split_once(')').ok_or_else(|| format!("({argument} has no closing bracket"))?;
-        let length = match after.strip_prefix(':') {
-            None if after.is_empty() => None,
-            Some(digits) => Some(digits.parse().map_err(|_| format!("{digits:?} is not a length"))?),
-            None => return Err(format!("{after:?} after the bracket is not supported")),
-        };
+        let (inside, length) = bracketed(argument)?;
         let mut parts = inside.split(':').map(str::to_owned);
         let namespace = parts.next().filter(|name| !name.is_empty());
         let namespace = namespace.ok_or_else(|| format!("({argument} names nothing"))?;

@@ -236,18 +236,24 @@ fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// Splits `X):Z`, which is what follows the opening bracket of an operator, in text and greatest length.
+pub(super) fn bracketed(argument: &str) -> Result<(&str, Option<usize>), String> {
+    let (inside, after) =
+        argument.split_once(')').ok_or_else(|| format!("({argument} has no closing bracket"))?;
+    let length = match after.strip_prefix(':') {
+        None if after.is_empty() => None,
+        Some(digits) => Some(digits.parse().map_err(|_| format!("{digits:?} is not a length"))?),
+        None => return Err(format!("{after:?} after the bracket is not supported")),
+    };
+    Ok((inside, length))
+}
+
 // === impl Field ===
 
 impl Field {
     /// Reads `X?Y):Z`.
     fn parse(argument: &str) -> Result<Self, String> {
-        let (inside, after) =
-            argument.split_once(')').ok_or_else(|| format!("({argument} has no closing bracket"))?;
-        let length = match after.strip_prefix(':') {
-            None if after.is_empty() => None,
-            Some(digits) => Some(digits.parse().map_err(|_| format!("{digits:?} is not a length"))?),
-            None => return Err(format!("{after:?} after the bracket is not supported")),
-        };
+        let (inside, length) = bracketed(argument)?;
         let (name, or) = match inside.split_once('?') {
             Some((name, or)) => (name, Some(or.to_ascii_lowercase())),
             None => (inside, None),

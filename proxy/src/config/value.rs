@@ -11,8 +11,8 @@ use weft_xds::{
         envoy::{
             config::core::v3::{
                 Address, CidrRange, DataSource, HeaderValue, HeaderValueOption, RuntimeFeatureFlag,
-                RuntimeFractionalPercent, TransportSocket, address, data_source, socket_address,
-                transport_socket,
+                RuntimeFractionalPercent, TransportSocket, address, data_source,
+                header_value_option::HeaderAppendAction, socket_address, transport_socket,
             },
             r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
         },
@@ -211,7 +211,6 @@ pub(crate) fn removable(path: &Path, name: &str) -> Result<Vec<u8>, ConfigError>
 
 /// One field to add.
 pub(crate) fn addition(path: &Path, option: &HeaderValueOption) -> Result<Addition, ConfigError> {
-    use weft_xds::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
     let header = option.header.as_ref().ok_or_else(|| path.field("header").missing())?;
     let path = path.field("header");
     let lower = header.key.to_ascii_lowercase();
@@ -227,20 +226,23 @@ pub(crate) fn addition(path: &Path, option: &HeaderValueOption) -> Result<Additi
         header.raw_value.clone()
     };
     let value = formatted(&path.field("value"), &text)?;
-    #[expect(deprecated, reason = "older control planes still send it")]
-    let append = option.append;
-    let how = match append {
-        Some(append) if append.value => Append::Always,
-        Some(_) => Append::Overwrite,
-        None => match HeaderAppendAction::try_from(option.append_action) {
-            Ok(HeaderAppendAction::AppendIfExistsOrAdd) => Append::Always,
-            Ok(HeaderAppendAction::AddIfAbsent) => Append::IfAbsent,
-            Ok(HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::Overwrite,
-            Ok(HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfPresent,
-            Err(_) => return Err(path.field("append_action").error("is not a known value")),
-        },
-    };
+    let how = append(option).ok_or_else(|| path.field("append_action").error("is not a known value"))?;
     Ok(Addition { name, value, how, keep_empty: option.keep_empty_value })
+}
+
+/// What a field does beside one of its name; `None` if the message says something unknown.
+pub(crate) fn append(option: &HeaderValueOption) -> Option<Append> {
+    #[expect(deprecated, reason = "older control planes and services still send it")]
+    let append = option.append;
+    if let Some(append) = append {
+        return Some(if append.value { Append::Always } else { Append::Overwrite });
+    }
+    Some(match HeaderAppendAction::try_from(option.append_action).ok()? {
+        HeaderAppendAction::AppendIfExistsOrAdd => Append::Always,
+        HeaderAppendAction::AddIfAbsent => Append::IfAbsent,
+        HeaderAppendAction::OverwriteIfExistsOrAdd => Append::Overwrite,
+        HeaderAppendAction::OverwriteIfExists => Append::OverwriteIfPresent,
+    })
 }
 
 /// A field by itself, as services are sent it.

@@ -31,62 +31,45 @@ struct SaidSelector<'m> {
     fallback_keys: &'m [String],
 }
 
+/// Reads either message: their fields have the same names, and their types nothing else in common.
+macro_rules! said {
+    ($path:expr, $message:expr, allow_redundant_keys: $redundant:expr) => {{
+        let (path, message) = ($path, $message);
+        unsupported!(path, message; scale_locality_weight, metadata_fallback_policy);
+        let mut selectors = Vec::new();
+        for (index, selector) in message.subset_selectors.iter().enumerate() {
+            let path = path.item("subset_selectors", index);
+            unsupported!(path, selector; single_host_per_subset);
+            selectors.push(SaidSelector {
+                keys: &selector.keys,
+                fallback_policy: selector.fallback_policy,
+                fallback_keys: &selector.fallback_keys_subset,
+            });
+        }
+        Said {
+            fallback_policy: message.fallback_policy,
+            default_subset: message.default_subset.as_ref(),
+            selectors,
+            locality_weight_aware: message.locality_weight_aware,
+            panic_mode_any: message.panic_mode_any,
+            list_as_any: message.list_as_any,
+            allow_redundant_keys: $redundant,
+        }
+    }};
+}
+
 /// What a cluster says; `None` without selectors, where there is nothing to choose by.
 pub(super) fn of_cluster(
     path: &Path,
     message: &LbSubsetConfig,
 ) -> Result<Option<SubsetSettings>, ConfigError> {
-    unsupported!(path, message; scale_locality_weight, metadata_fallback_policy);
-    let mut selectors = Vec::new();
-    for (index, selector) in message.subset_selectors.iter().enumerate() {
-        let path = path.item("subset_selectors", index);
-        unsupported!(path, selector; single_host_per_subset);
-        selectors.push(SaidSelector {
-            keys: &selector.keys,
-            fallback_policy: selector.fallback_policy,
-            fallback_keys: &selector.fallback_keys_subset,
-        });
-    }
-    compile(
-        path,
-        Said {
-            fallback_policy: message.fallback_policy,
-            default_subset: message.default_subset.as_ref(),
-            selectors,
-            locality_weight_aware: message.locality_weight_aware,
-            panic_mode_any: message.panic_mode_any,
-            list_as_any: message.list_as_any,
-            allow_redundant_keys: false,
-        },
-    )
+    compile(path, said!(path, message, allow_redundant_keys: false))
 }
 
 /// The extension: a policy with subsets.
 pub(super) fn of_extension(path: &Path, config: &Any, default: Localities) -> Result<Found, ConfigError> {
     let message: Subset = value::unpacked(path, any::unpack(config))?;
-    unsupported!(path, message; scale_locality_weight, metadata_fallback_policy);
-    let mut selectors = Vec::new();
-    for (index, selector) in message.subset_selectors.iter().enumerate() {
-        let path = path.item("subset_selectors", index);
-        unsupported!(path, selector; single_host_per_subset);
-        selectors.push(SaidSelector {
-            keys: &selector.keys,
-            fallback_policy: selector.fallback_policy,
-            fallback_keys: &selector.fallback_keys_subset,
-        });
-    }
-    let subsets = compile(
-        path,
-        Said {
-            fallback_policy: message.fallback_policy,
-            default_subset: message.default_subset.as_ref(),
-            selectors,
-            locality_weight_aware: message.locality_weight_aware,
-            panic_mode_any: message.panic_mode_any,
-            list_as_any: message.list_as_any,
-            allow_redundant_keys: message.allow_redundant_keys,
-        },
-    )?;
+    let subsets = compile(path, said!(path, &message, allow_redundant_keys: message.allow_redundant_keys))?;
     let path = path.field("subset_lb_policy");
     let inner = message.subset_lb_policy.as_ref().ok_or_else(|| path.missing())?;
     let inner = extension::compile(&path, inner, default)?;

@@ -10,7 +10,7 @@ use weft_xds::pb::{
     envoy::{
         config::core::v3::{
             Address, HeaderMap, HeaderValue, HeaderValueOption, SocketAddress, address::Address as Kind,
-            header_value_option::HeaderAppendAction, socket_address::PortSpecifier,
+            socket_address::PortSpecifier,
         },
         service::auth::v3::{
             AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     callout::grpc::GrpcService,
+    config::value,
     filter::Request,
     http::head::{Head, Known, Version},
     route::mutate::{Addition, Append},
@@ -226,18 +227,7 @@ fn changes(ok: OkHttpResponse) -> Changes {
 }
 
 fn addition(option: HeaderValueOption) -> Addition {
-    #[expect(deprecated, reason = "services still send it")]
-    let append = option.append;
-    let how = match append {
-        Some(append) if append.value => Append::Always,
-        Some(_) => Append::Overwrite,
-        None => match HeaderAppendAction::try_from(option.append_action) {
-            Ok(HeaderAppendAction::AppendIfExistsOrAdd) => Append::Always,
-            Ok(HeaderAppendAction::AddIfAbsent) => Append::IfAbsent,
-            Ok(HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfPresent,
-            Ok(HeaderAppendAction::OverwriteIfExistsOrAdd) | Err(_) => Append::Overwrite,
-        },
-    };
+    let how = value::append(&option).unwrap_or(Append::Overwrite);
     let (name, value) = field(option.header.unwrap_or_default());
     Addition::literal(name, value, how)
 }
