@@ -1,6 +1,8 @@
-//! A small HTTP client, and a sampler that notes who answered when.
+//! A small HTTP client, a sampler that notes who answered when, and steady load that counts.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -48,6 +50,31 @@ pub struct Sampler {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// Asks for one page at a steady pace, like [`Sampler`], and keeps only counts: for minutes of load.
+#[derive(Debug)]
+pub struct Load {
+    tally: Arc<Mutex<Tally>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What a [`Load`] counted.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests without an answer.
+    pub broken: u64,
+    /// The slowest answer.
+    pub slowest: Duration,
+    /// The first of what was not a 200, with the second of the load at which it came.
+    pub examples: Vec<String>,
+    /// Who answered, by the `pod` of a JSON body, since [`Load::forget_pods`].
+    pub pods: BTreeSet<String>,
+}
+
+/// How many failures a [`Tally`] describes.
+const EXAMPLES: usize = 8;
+
 // === impl Sampler ===
 
 impl Sampler {
@@ -56,8 +83,11 @@ impl Sampler {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let tasks = (0..connections)
             .map(|_| {
-                let (authority, samples) = (authority.to_owned(), samples.clone());
-                tokio::spawn(sample(authority, period, samples))
+                let samples = samples.clone();
+                let note = move |sample, _| {
+                    samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(sample);
+                };
+                tokio::spawn(ask(authority.to_owned(), period, note))
             })
             .collect();
         Self { samples, tasks }
@@ -103,12 +133,109 @@ impl Drop for Sampler {
     }
 }
 
-async fn sample(authority: String, period: Duration, samples: Arc<Mutex<Vec<Sample>>>) {
+// === impl Load ===
+
+impl Load {
+    /// `connections` callers, each asking every `period`.
+    pub fn start(authority: &str, connections: usize, period: Duration) -> Self {
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let started = Instant::now();
+        let tasks = (0..connections)
+            .map(|_| {
+                let tally = tally.clone();
+                let note = move |sample: Sample, took| {
+                    let second = sample.at.duration_since(started).as_secs_f64();
+                    let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    tally.note(sample.outcome, took, second);
+                };
+                tokio::spawn(ask(authority.to_owned(), period, note))
+            })
+            .collect();
+        Self { tally, tasks }
+    }
+
+    /// What was counted so far.
+    pub fn tally(&self) -> Tally {
+        self.lock().clone()
+    }
+
+    /// Who answered since [`forget_pods`](Self::forget_pods).
+    pub fn pods(&self) -> BTreeSet<String> {
+        self.lock().pods.clone()
+    }
+
+    /// Starts to collect anew who answers.
+    pub fn forget_pods(&self) {
+        self.lock().pods.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Requests in all.
+    pub fn requests(&self) -> u64 {
+        self.statuses.values().sum::<u64>() + self.broken
+    }
+
+    /// Requests that were not answered with 200.
+    pub fn failed(&self) -> u64 {
+        self.requests() - self.statuses.get(&200).copied().unwrap_or_default()
+    }
+
+    fn note(&mut self, outcome: Result<(u16, String), String>, took: Duration, second: f64) {
+        self.slowest = self.slowest.max(took);
+        let failure = match outcome {
+            Ok((status, body)) => {
+                *self.statuses.entry(status).or_default() += 1;
+                let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+                if let Some(pod) = json["pod"].as_str().filter(|pod| !self.pods.contains(*pod)) {
+                    self.pods.insert(pod.to_owned());
+                }
+                (status != 200).then(|| format!("status {status}: {}", body.trim()))
+            }
+            Err(error) => {
+                self.broken += 1;
+                Some(error)
+            }
+        };
+        if let Some(failure) = failure.filter(|_| self.examples.len() < EXAMPLES) {
+            self.examples.push(format!("at {second:.2} s: {failure}"));
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (requests, failed, slowest) = (self.requests(), self.failed(), self.slowest.as_millis());
+        write!(f, "{failed} of {requests} requests failed, the slowest took {slowest} ms")?;
+        if !self.examples.is_empty() {
+            write!(f, " {:?}", self.examples)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks every `period` on one connection, which is kept while it lasts; `note` gets the answer and the time it took.
+async fn ask(authority: String, period: Duration, mut note: impl FnMut(Sample, Duration)) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut connection: Option<SendRequest<Empty<Bytes>>> = None;
     loop {
         ticks.tick().await;
+        let asked = Instant::now();
         let ask = async {
             // A connection that was closed between two requests is not a failed request.
             if let Some(kept) = &mut connection
@@ -129,8 +256,7 @@ async fn sample(authority: String, period: Duration, samples: Arc<Mutex<Vec<Samp
         if outcome.is_err() {
             connection = None;
         }
-        let sample = Sample { at: Instant::now(), outcome };
-        samples.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(sample);
+        note(Sample { at: Instant::now(), outcome }, asked.elapsed());
     }
 }
 

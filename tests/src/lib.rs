@@ -3,6 +3,7 @@
 //! * [`cluster`] starts `weft up` on a fresh data directory and reads what it prints.
 //! * [`proxy`] starts `weft-proxy` alone on a bootstrap that [`bootstrap`] puts together; [`upstream`] is a server of our
 //!   own behind it.
+//! * [`xds_client`] runs Envoy and weft-proxy as clients of a cluster's own control service.
 //! * [`control_plane`] tells a proxy over xDS which endpoints a cluster has.
 //! * [`servers`] runs nginx and HAProxy, before the proxy and behind it; [`curl`] is the client of that name.
 //! * [`kubectl`], [`wrk`], [`prometheus`], [`docker`] and [`python`] run the tools of those names.
@@ -29,6 +30,7 @@ pub mod servers;
 pub mod upstream;
 pub mod wait;
 pub mod wrk;
+pub mod xds_client;
 
 use tokio::sync::{Mutex, MutexGuard};
 

@@ -1,14 +1,22 @@
 //! Polling for a condition.
 
 use std::{
+    env,
     fmt::Display,
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 /// Generous on purpose: a test says that something happens, a benchmark says how fast.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// How long a test of endurance runs: `WEFT_SOAK_SECONDS`, else `default` as a smoke test.
+pub fn soak(default: u64) -> anyhow::Result<Duration> {
+    let given = env::var("WEFT_SOAK_SECONDS").ok().map(|text| text.parse());
+    let seconds = given.transpose().context("WEFT_SOAK_SECONDS is not a number")?;
+    Ok(Duration::from_secs(seconds.unwrap_or(default)))
+}
 
 const PAUSE: Duration = Duration::from_millis(50);
 

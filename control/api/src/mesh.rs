@@ -29,6 +29,8 @@ pub const METADATA_TRAFFIC: &str = "weft.traffic";
 pub const METADATA_SIDECAR_ADDRESS: &str = "weft.sidecar_address";
 /// xDS node metadata key: the address of the pod that the sidecar serves.
 pub const METADATA_POD_IP: &str = "weft.pod_ip";
+/// xDS node metadata key: the address at which a gateway listens; 127.0.0.1 for one that does not say.
+pub const METADATA_LISTEN_ADDRESS: &str = "weft.listen_address";
 /// xDS node metadata key: the cluster node on which the proxy runs.
 pub const METADATA_NODE: &str = "weft.node";
 

@@ -1,10 +1,10 @@
 //! Which proxy asks, and how traffic reaches it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use weft_api::mesh::{
-    METADATA_POD_IP, METADATA_SIDECAR_ADDRESS, METADATA_TRAFFIC, ParseProxyIdError, ParseTrafficModeError,
-    ProxyId, TrafficMode,
+    METADATA_LISTEN_ADDRESS, METADATA_POD_IP, METADATA_SIDECAR_ADDRESS, METADATA_TRAFFIC, ParseProxyIdError,
+    ParseTrafficModeError, ProxyId, TrafficMode,
 };
 use weft_discovery::model::PodId;
 use weft_xds::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind};
@@ -13,7 +13,10 @@ use weft_xds::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyProfile {
     /// The gateway of a node, through which programs of the host reach services.
-    Gateway,
+    Gateway {
+        /// Where it listens.
+        listen: IpAddr,
+    },
     /// A sidecar that gets the connections of its pod by capture.
     Redirected {
         /// The pod that it serves.
@@ -60,7 +63,10 @@ impl ProxyProfile {
     /// Reads what a proxy says about itself.
     pub fn from_node(node: &Node) -> Result<Self, ProfileError> {
         let (namespace, pod) = match node.id.parse().map_err(ProfileError::Id)? {
-            ProxyId::Gateway { .. } => return Ok(Self::Gateway),
+            ProxyId::Gateway { .. } => {
+                let listen = address(node, METADATA_LISTEN_ADDRESS)?.unwrap_or(Ipv4Addr::LOCALHOST.into());
+                return Ok(Self::Gateway { listen });
+            }
             ProxyId::Sidecar { namespace, pod } => (namespace, pod),
         };
         let pod = PodId::new(namespace, pod);
@@ -78,7 +84,7 @@ impl ProxyProfile {
     /// The pod that it serves, if any.
     pub fn pod(&self) -> Option<&PodId> {
         match self {
-            Self::Gateway => None,
+            Self::Gateway { .. } => None,
             Self::Redirected { pod, .. } | Self::Addressed { pod, .. } => Some(pod),
         }
     }
@@ -117,7 +123,12 @@ mod tests {
     #[test]
     fn a_proxy_is_what_it_says() {
         let profile = |id, metadata| ProxyProfile::from_node(&node(id, metadata)).unwrap();
-        assert_eq!(profile("gateway~~n1", &[]), ProxyProfile::Gateway);
+        let gateway = |listen: [u8; 4]| ProxyProfile::Gateway { listen: listen.into() };
+        assert_eq!(profile("gateway~~n1", &[]), gateway([127, 0, 0, 1]));
+        assert_eq!(
+            profile("gateway~~n1", &[(METADATA_LISTEN_ADDRESS, "127.0.0.9")]),
+            gateway([127, 0, 0, 9])
+        );
         let pod = PodId::new("default", "web-1");
         let address = Some("127.64.0.2".parse().unwrap());
         assert_eq!(

@@ -150,7 +150,8 @@ impl Publisher {
     }
 
     fn count_proxies(&self) {
-        let gateways = self.proxies.values().filter(|proxy| proxy.profile == ProxyProfile::Gateway).count();
+        let is_gateway = |proxy: &&Proxy| matches!(proxy.profile, ProxyProfile::Gateway { .. });
+        let gateways = self.proxies.values().filter(is_gateway).count();
         self.telemetry.proxies(self.proxies.len() - gateways, gateways);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -41,9 +41,7 @@ impl Own {
     pub fn new(catalog: &Catalog, profile: &ProxyProfile) -> Self {
         let mut own = Self::default();
         match profile {
-            ProxyProfile::Gateway => {
-                own.outbound(catalog, Ipv4Addr::LOCALHOST.into(), &BTreeSet::new());
-            }
+            ProxyProfile::Gateway { listen } => own.outbound(catalog, *listen, &BTreeSet::new()),
             ProxyProfile::Addressed { pod, listen, workload } => {
                 let known = catalog.state().pods.get(pod);
                 let listen = listen.or(known.and_then(|pod| pod.sidecar));

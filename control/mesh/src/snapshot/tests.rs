@@ -50,7 +50,7 @@ fn matches_golden(name: &str, profile: &ProxyProfile) {
 
 #[test]
 fn a_gateway_gets_what_the_golden_file_says() {
-    matches_golden("gateway", &ProxyProfile::Gateway);
+    matches_golden("gateway", &ProxyProfile::Gateway { listen: [127, 0, 0, 1].into() });
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn everything_that_is_referred_to_is_there() {
     let catalog = catalog();
     let listen = Some("127.64.0.3".parse().unwrap());
     for profile in [
-        ProxyProfile::Gateway,
+        ProxyProfile::Gateway { listen: [127, 0, 0, 1].into() },
         ProxyProfile::Addressed { pod: web_1(), listen, workload: None },
         ProxyProfile::Redirected { pod: web_1(), address: None },
     ] {
