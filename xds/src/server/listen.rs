@@ -1,4 +1,4 @@
-//! Both services on one listener.
+//! All services on one listener.
 
 use std::{
     convert::Infallible,
@@ -14,12 +14,13 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::service::AdsService;
+use super::{csds::CsdsService, service::AdsService};
 use crate::{
     load::LrsService,
     pb::envoy::service::{
         discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
         load_stats::v3::load_reporting_service_server::LoadReportingServiceServer,
+        status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer,
     },
 };
 
@@ -45,9 +46,10 @@ pub struct ServeError(#[source] tonic::transport::Error);
 struct Services {
     ads: AggregatedDiscoveryServiceServer<AdsService>,
     lrs: LoadReportingServiceServer<LrsService>,
+    csds: ClientStatusDiscoveryServiceServer<CsdsService>,
 }
 
-/// Serves ADS and load reporting on one listener until `shutdown` is cancelled; to be called once per listener.
+/// Serves ADS, load reporting and client status on one listener until `shutdown` is cancelled; to be called once per listener.
 ///
 /// The services' own tokens must be cancelled too, as their streams hold the server up: give all of them the same.
 pub async fn serve(
@@ -56,7 +58,8 @@ pub async fn serve(
     lrs: LrsService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let services = Services { ads: ads.into_server(), lrs: lrs.into_server() };
+    let csds = ads.csds().into_server();
+    let services = Services { ads: ads.into_server(), lrs: lrs.into_server(), csds };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
@@ -81,13 +84,15 @@ impl Service<http::Request<Body>> for Services {
     type Future = BoxFuture<Self::Response, Infallible>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Both are always ready: they are generated, and hold no resource.
+        // All are always ready: they are generated, and hold no resource.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         if request.uri().path().starts_with("/envoy.service.load_stats.v3.") {
             self.lrs.call(request)
+        } else if request.uri().path().starts_with("/envoy.service.status.v3.") {
+            self.csds.call(request)
         } else {
             // It answers unknown methods as gRPC wants it.
             self.ads.call(request)

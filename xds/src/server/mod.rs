@@ -14,6 +14,7 @@
 
 mod books;
 mod cache;
+mod csds;
 mod listen;
 mod metrics;
 mod service;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 
 pub use self::{
     cache::{ProxyObserver, SnapshotCache},
+    csds::CsdsService,
     listen::{Listener, ServeError, serve},
     service::AdsService,
     status::{Nack, ProxyBooks, ProxyStatus, ResourceState, ResourceStatus, TypeStatus},

@@ -8,7 +8,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::cache::{ProxyStream, SnapshotCache};
+use super::{
+    CsdsService,
+    cache::{ProxyStream, SnapshotCache},
+};
 use crate::{
     pb::envoy::{
         config::core::v3::Node,
@@ -59,6 +62,11 @@ impl AdsService {
     /// Serves `cache` until `shutdown` is cancelled, which ends all streams.
     pub fn new(cache: SnapshotCache, shutdown: CancellationToken) -> Self {
         Self { cache, shutdown }
+    }
+
+    /// What tells of the proxies that this service serves, for as long as it does.
+    pub(super) fn csds(&self) -> CsdsService {
+        CsdsService::new(self.cache.clone(), self.shutdown.clone())
     }
 
     pub(super) fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {

@@ -268,6 +268,11 @@ async fn observers_and_metrics_tell_who_is_there() {
         "weft_xds_streams{variant=\"delta\"} 1",
         "weft_xds_responses_total{type=\"eds\"} 1",
         "weft_xds_answers_total{answer=\"ack\",type=\"rds\"} 1",
+        "weft_xds_ack_seconds_count{type=\"rds\"} 1",
+        "weft_xds_proxies_by_state{state=\"synced\"} 1",
+        "weft_xds_proxies_by_state{state=\"refused\"} 0",
+        "weft_xds_oldest_unanswered_seconds 0",
+        "weft_xds_laggards 0",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

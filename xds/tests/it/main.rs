@@ -1,6 +1,7 @@
 //! Client and server over real sockets, and the server against the real Envoy.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod csds;
 mod envoy;
 mod load;
 mod loopback;

@@ -332,7 +332,7 @@ impl TypeState {
             sent: self.sent_version,
             acked: self.acked_version,
             held: self.acked.len(),
-            resources: with_resources.then(|| self.acked.clone()).unwrap_or_default(),
+            resources: if with_resources { self.acked.clone() } else { BTreeMap::new() },
             refusal: self.last_refusal.clone(),
             refused: self.refused.clone(),
         })
