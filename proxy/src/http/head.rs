@@ -4,8 +4,14 @@
 //! allocation: the text is copied once and everything else is a span of it. Both codecs fill it and both write from it.
 
 mod copy;
+mod hop;
+mod known;
+mod method;
 
 use std::fmt;
+
+use self::known::{Seen, classify};
+pub(crate) use self::{known::Known, method::Method};
 
 /// A head that needed more room than this does not keep it.
 const LARGE: usize = 16 * 1024;
@@ -25,51 +31,6 @@ impl Span {
     pub(crate) fn is_empty(self) -> bool {
         self.len == 0
     }
-}
-
-/// Fields that the proxy itself has to look at; found once, when the head is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// Any other field: passed on as it is.
-    Other,
-    Connection,
-    KeepAlive,
-    ProxyConnection,
-    TransferEncoding,
-    Te,
-    Upgrade,
-    Http2Settings,
-    ContentLength,
-    Host,
-    Expect,
-    Cookie,
-    Date,
-    Server,
-    ContentType,
-    XForwardedFor,
-    XForwardedProto,
-    XRequestId,
-    /// `x-envoy-upstream-service-time`
-    ServiceTime,
-}
-
-/// A set of kinds of fields.
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen(u32);
-
-/// Request methods, as far as the proxy treats them differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Method {
-    #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-    Trace,
-    Connect,
-    Other,
 }
 
 /// The HTTP version that a message came in.
@@ -110,32 +71,6 @@ pub(crate) struct Head {
     authority: Span,
     pub(crate) status: u16,
     reason: Span,
-}
-
-// === impl Seen ===
-
-impl Seen {
-    const HOP_BY_HOP: [Known; 7] = [
-        Known::Connection,
-        Known::KeepAlive,
-        Known::ProxyConnection,
-        Known::TransferEncoding,
-        Known::Te,
-        Known::Upgrade,
-        Known::Http2Settings,
-    ];
-
-    fn add(&mut self, known: Known) {
-        self.0 |= 1 << known as u32;
-    }
-
-    fn has(self, known: Known) -> bool {
-        self.0 & (1 << known as u32) != 0
-    }
-
-    fn has_hop_by_hop(self) -> bool {
-        Self::HOP_BY_HOP.into_iter().any(|known| self.has(known))
-    }
 }
 
 // === impl Head ===
@@ -382,48 +317,6 @@ impl Head {
                 .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
         })
     }
-
-    /// Takes out the fields that are about this hop only: the fixed ones and those that `Connection` nominates. Whether
-    /// the nominations are honest: nobody who is will nominate who asks, or whom.
-    ///
-    /// Must run before the proxy adds fields of its own: what a client nominates may remove what it sent itself, never
-    /// what we say about it.
-    pub(crate) fn strip_hop_by_hop(&mut self) -> bool {
-        if !self.seen.has_hop_by_hop() {
-            return true;
-        }
-        let mut nominated = false;
-        for field in &mut self.fields {
-            nominated |= field.known == Known::Connection;
-            field.removed |= Seen::HOP_BY_HOP.contains(&field.known);
-        }
-        !nominated || self.strip_nominated()
-    }
-
-    fn strip_nominated(&mut self) -> bool {
-        let mut honest = true;
-        for index in 0..self.fields.len() {
-            if self.fields[index].known != Known::Connection {
-                continue;
-            }
-            let value = self.fields[index].value;
-            let (start, end) = (value.start as usize, value.end() as usize);
-            honest &= !tokens(&self.text[start..end]).any(names_the_asker);
-            // Fields are few and `Connection` is short: a scan for each token is cheaper than any table.
-            for other in 0..self.fields.len() {
-                let field = self.fields[other];
-                // Host and the framing decide what the message *is*; nominating them is an attack, not a wish.
-                if field.removed || matches!(field.known, Known::Host | Known::ContentLength) {
-                    continue;
-                }
-                let name = self.get_span(field.name);
-                if tokens(&self.text[start..end]).any(|token| token.eq_ignore_ascii_case(name)) {
-                    self.fields[other].removed = true;
-                }
-            }
-        }
-        honest
-    }
 }
 
 impl fmt::Debug for Head {
@@ -438,38 +331,9 @@ impl fmt::Debug for Head {
     }
 }
 
-// === impl Method ===
-
-impl Method {
-    pub(crate) fn parse(text: &[u8]) -> Self {
-        match text {
-            b"GET" => Self::Get,
-            b"HEAD" => Self::Head,
-            b"POST" => Self::Post,
-            b"PUT" => Self::Put,
-            b"DELETE" => Self::Delete,
-            b"OPTIONS" => Self::Options,
-            b"TRACE" => Self::Trace,
-            b"CONNECT" => Self::Connect,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether sending the request twice means the same as sending it once (RFC 9110 9.2.2).
-    pub(crate) fn is_idempotent(self) -> bool {
-        !matches!(self, Self::Post | Self::Connect | Self::Other)
-    }
-}
-
 /// The members of a comma-separated list, trimmed; empty ones left out.
 pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
-/// Whether a nomination is about the identity of the client or the request: it could only be meant to hide it.
-fn names_the_asker(token: &[u8]) -> bool {
-    const NAMES: [&[u8]; 4] = [b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"];
-    token.first() == Some(&b':') || NAMES.iter().any(|name| token.eq_ignore_ascii_case(name))
 }
 
 /// Appends the line of a field.
@@ -478,41 +342,6 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Finds out whether a field is one that we know. Length and first letter leave one candidate at most, so that a name
-/// is compared once or, mostly, not at all.
-fn classify(name: &[u8]) -> Known {
-    let Some(first) = name.first() else { return Known::Other };
-    let (candidate, known): (&[u8], Known) = match (name.len(), first | 0x20) {
-        (2, b't') => (b"te", Known::Te),
-        (4, b'h') => (b"host", Known::Host),
-        (4, b'd') => (b"date", Known::Date),
-        (6, b'c') => (b"cookie", Known::Cookie),
-        (6, b'e') => (b"expect", Known::Expect),
-        (6, b's') => (b"server", Known::Server),
-        (7, b'u') => (b"upgrade", Known::Upgrade),
-        (10, b'c') => (b"connection", Known::Connection),
-        (10, b'k') => (b"keep-alive", Known::KeepAlive),
-        (12, b'c') => (b"content-type", Known::ContentType),
-        (12, b'x') => (b"x-request-id", Known::XRequestId),
-        (14, b'c') => (b"content-length", Known::ContentLength),
-        (14, b'h') => (b"http2-settings", Known::Http2Settings),
-        (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
-        (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
-        (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
-        (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
-        (29, b'x') => (b"x-envoy-upstream-service-time", Known::ServiceTime),
-        _ => return Known::Other,
-    };
-    if is_lower_case_of(name, candidate) { known } else { Known::Other }
-}
-
-/// Whether `lower` is `name` in lower case; for names of fields and of the same length only. Setting one bit makes
-/// letters small and leaves digits and hyphens alone; what else it maps together is in no name that a parser lets pass.
-fn is_lower_case_of(name: &[u8], lower: &[u8]) -> bool {
-    // Without an early exit the compiler can do several bytes at once.
-    name.iter().zip(lower).fold(0, |difference, (a, b)| difference | ((a | 0x20) ^ b)) == 0
 }
 
 #[cfg(test)]
