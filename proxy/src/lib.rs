@@ -26,6 +26,7 @@ mod overload;
 mod pool;
 mod proxy_protocol;
 mod route;
+mod runtime;
 pub mod server;
 mod sys;
 mod tcp;

@@ -39,6 +39,7 @@ use crate::{
     },
     load::Loads,
     overload::tidy,
+    runtime::Runtime,
     tls::{ClientTls, Spoken},
     worker::{Shared, threads},
 };
@@ -130,7 +131,7 @@ impl Server {
         let shown = weft_xds::json::to_json(&message).unwrap_or_default();
         let settings = bootstrap::read(message).map_err(StartError::Config)?;
         let mut shared = Shared::new(options.concurrency.max(1), options.drain);
-        shared.gates = settings.gates.clone();
+        shared.runtime = Runtime::new(settings.runtime.layers.clone());
         shared.node_cluster.clone_from(&settings.node.cluster);
         shared.local = bootstrap::local_cluster(&settings);
         let shared = Arc::new(shared);
@@ -139,6 +140,7 @@ impl Server {
         let state = State::new(Arc::clone(&shared), bindings, tokio::runtime::Handle::current());
         let state = Arc::new(Mutex::new(state));
         state.lock().set_sources(settings.clusters_from.clone(), settings.listeners_from.clone());
+        state.lock().await_runtime(&settings.runtime);
         put_static(&mut state.lock(), &settings).map_err(StartError::Config)?;
         if let Some(directory) = options.last_good.filter(|_| settings.ads.is_some()) {
             state.lock().last_good = Some(Arc::new(LastGood::new(directory, settings.node.id.clone())));

@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     cluster::{endpoint::Zone, local::LocalCluster},
-    listener::limit::Gates,
     worker::Shared,
 };
 
@@ -51,7 +50,7 @@ pub(crate) struct Settings {
     /// How long those are waited for before traffic is welcome without.
     pub(crate) listeners_patience: Patience,
     pub(crate) clusters_patience: Patience,
-    pub(crate) gates: Gates,
+    pub(crate) runtime: runtime::Runtime,
     /// The cluster of proxies like this one.
     pub(crate) local_cluster: String,
 }
@@ -104,7 +103,7 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
         };
     }
     if let Some(runtime) = &message.layered_runtime {
-        settings.gates = runtime::gates(&path.field("layered_runtime"), runtime)?;
+        settings.runtime = runtime::compile(&path.field("layered_runtime"), runtime)?;
     }
     if let Some(dynamic) = &message.dynamic_resources {
         let path = path.field("dynamic_resources");
@@ -129,8 +128,11 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
             settings.ads = Some((server(&path, ads, &settings.clusters)?, protocol));
         }
     }
+    let runtime_over_ads = settings.runtime.resources.iter().any(|(_, source)| *source == Source::Ads);
     let over_ads = |from: &Option<Source>| *from == Some(Source::Ads);
-    if (over_ads(&settings.listeners_from) || over_ads(&settings.clusters_from)) && settings.ads.is_none() {
+    if (over_ads(&settings.listeners_from) || over_ads(&settings.clusters_from) || runtime_over_ads)
+        && settings.ads.is_none()
+    {
         return Err(path.field("dynamic_resources.ads_config").missing());
     }
     if let Some(manager) = &message.cluster_manager {

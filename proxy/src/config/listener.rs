@@ -73,8 +73,8 @@ pub(crate) fn compile(
         address,
         bind_to_port: message.bind_to_port.as_ref().is_none_or(|value| value.value),
         use_original_dst,
-        gate: shared.gates.listeners.get(&message.name).cloned(),
-        global_gate: shared.gates.global.clone().filter(|_| !message.ignore_global_conn_limit),
+        gate: shared.runtime.gate(&message.name),
+        global_gate: (!message.ignore_global_conn_limit).then(|| shared.runtime.global_gate()),
         filters: listener_filter::compile(path, message, use_original_dst, needs_hello, shared)?,
         filters_timeout: value::limit(
             &path.field("listener_filters_timeout"),

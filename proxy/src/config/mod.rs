@@ -32,7 +32,7 @@ pub(crate) mod overload;
 pub(crate) mod rate_limit;
 mod retry;
 pub(crate) mod route;
-mod runtime;
+pub(crate) mod runtime;
 pub(crate) mod secrets;
 pub(crate) mod service;
 pub(crate) mod source;

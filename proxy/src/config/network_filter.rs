@@ -53,12 +53,7 @@ pub(super) fn compile(
         match any::type_name(&config.type_url) {
             CONNECTION_LIMIT => {
                 let message = value::unpacked(&path, any::unpack::<ProtoLimit>(config))?;
-                let limit = Arc::new(connection_limit(&path, &message, shared)?);
-                let enabled = message.runtime_enabled.as_ref().and_then(|flag| flag.default_value.as_ref());
-                // As Envoy: a limit that is not enabled lets everything pass.
-                if enabled.is_none_or(|enabled| enabled.value) {
-                    gates.limits.push(limit);
-                }
+                gates.limits.push(Arc::new(connection_limit(&path, &message, shared)?));
             }
             rbac::MESSAGE => gates.rbac.push(rbac::compile(&path, config, &shared.registry.named)?),
             MANAGER | TCP_PROXY => {
@@ -109,6 +104,7 @@ fn connection_limit(
     }
     Ok(ConnectionLimit {
         gate: Gate::new(limit),
+        enabled: value::flag(message.runtime_enabled.as_ref()),
         delay: value::maybe_duration(&path.field("delay"), message.delay.as_ref())?
             .filter(|delay| !delay.is_zero()),
         stats: shared.registry.connection_limit(&message.stat_prefix),

@@ -24,6 +24,7 @@ use super::{ConfigError, Path, unsupported};
 use crate::{
     access_log::format::Format,
     route::mutate::{Addition, Append, Mutation, Value},
+    runtime::{Flag, Share},
 };
 
 /// Every request, as a share in millionths.
@@ -158,18 +159,21 @@ pub(crate) fn share(path: &Path, value: Option<&FractionalPercent>) -> Result<u3
     Ok(value.numerator.saturating_mul(scale).min(ALL))
 }
 
-/// The same with a runtime key. The key changes nothing: layers that set any but those of connections are refused.
+/// The same with a runtime key.
 pub(crate) fn runtime_share(
     path: &Path,
     value: Option<&RuntimeFractionalPercent>,
     default: u32,
-) -> Result<u32, ConfigError> {
-    value.map_or(Ok(default), |value| share(&path.field("default_value"), value.default_value.as_ref()))
+) -> Result<Share, ConfigError> {
+    let Some(value) = value else { return Ok(Share::new("", default)) };
+    let default = share(&path.field("default_value"), value.default_value.as_ref())?;
+    Ok(Share::new(&value.runtime_key, default))
 }
 
-/// Whether something is on unless told otherwise. The key changes nothing.
-pub(crate) fn flag(value: Option<&RuntimeFeatureFlag>) -> bool {
-    value.and_then(|flag| flag.default_value).is_none_or(|default| default.value)
+/// Whether something is on unless told otherwise.
+pub(crate) fn flag(value: Option<&RuntimeFeatureFlag>) -> Flag {
+    let default = value.and_then(|flag| flag.default_value).is_none_or(|default| default.value);
+    Flag::new(value.map_or("", |flag| &flag.runtime_key), default)
 }
 
 /// The status of an answer.

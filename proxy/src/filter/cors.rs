@@ -54,9 +54,9 @@ struct Policy {
     credentials: bool,
     private_network: bool,
     forward_not_matching_preflights: bool,
-    /// Shares of requests, in millionths.
-    enabled: u32,
-    shadow: u32,
+    /// Shares of requests.
+    enabled: Share,
+    shadow: Share,
 }
 
 // === impl Cors ===
@@ -64,9 +64,9 @@ struct Policy {
 impl Filter for Cors {
     fn on_request<'r>(&'r self, request: Request<'r>) -> Step<'r> {
         let Some(policy) = request.own.most_specific::<Policy>() else { return Step::Continue };
-        let random = &request.cx.worker.random;
-        let enabled = random.chance(policy.enabled);
-        if !enabled && !random.chance(policy.shadow) {
+        let worker = &request.cx.worker;
+        let enabled = worker.draws(&policy.enabled);
+        if !enabled && !worker.draws(&policy.shadow) {
             return Step::Continue;
         }
         let Some(origin) = origin(request.head) else { return Step::Continue };
@@ -122,7 +122,7 @@ impl Policy {
 
     /// Asked for a response: of a policy that is on for a share, each response is decided anew.
     fn is_enabled(&self, cx: &Context) -> bool {
-        cx.worker.random.chance(self.enabled)
+        cx.worker.draws(&self.enabled)
     }
 
     fn answer_preflight(&self, head: &Head, origin: &[u8], reply: &mut Reply) {

@@ -85,14 +85,14 @@ pub(crate) async fn run(
 /// What the connection must hold while it is open; `None` if there are as many as there may be.
 fn admit(listener: &Listener, worker: usize) -> Option<[Option<Permit>; 2]> {
     let cells = listener.stats.at(worker);
-    let enter = |gate: &Option<Arc<Gate>>| gate.as_ref().map_or(Some(None), |gate| gate.enter().map(Some));
-    let Some(own) = enter(&listener.gate) else {
+    let Some(own) = listener.gate.enter() else {
         cells.cx_overflow.add(1);
         return None;
     };
-    let Some(global) = enter(&listener.global_gate) else {
+    let global = listener.global_gate.as_ref().map(|gate| gate.enter());
+    if matches!(global, Some(None)) {
         cells.global_cx_overflow.add(1);
         return None;
-    };
-    Some([own, global])
+    }
+    Some([Some(own), global.flatten()])
 }

@@ -1,36 +1,33 @@
 //! How many connections may be open at a time.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use crate::{
     cluster::breaker::Permit,
     metrics::{ConnectionLimitCells, PerWorker},
+    runtime::Flag,
+    worker::Worker,
 };
 
 /// A number of connections, counted over all workers.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    limit: u64,
+    limit: AtomicU64,
     open: Arc<AtomicU64>,
-}
-
-/// The limits that hold for the life of the process; what is over them is closed when it is accepted.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Gates {
-    /// For all listeners together, but those that are exempt.
-    pub(crate) global: Option<Arc<Gate>>,
-    /// By the listener's name.
-    pub(crate) listeners: HashMap<String, Arc<Gate>>,
 }
 
 /// Envoy's connection limit filter: what is over the limit is closed, at once or after a while.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     pub(crate) gate: Gate,
+    /// One that is off lets everything pass.
+    pub(crate) enabled: Flag,
     /// Keeps a client that tries again at once from trying too often.
     pub(crate) delay: Option<Duration>,
     pub(crate) stats: Arc<PerWorker<ConnectionLimitCells>>,
@@ -44,9 +41,11 @@ pub(crate) struct Entered {
 }
 
 /// Lets a connection in through all limits; `None` if one of them is reached.
-pub(super) async fn enter(limits: &[Arc<ConnectionLimit>], worker: usize) -> Option<Vec<Entered>> {
+pub(super) async fn enter(limits: &[Arc<ConnectionLimit>], worker: &Worker) -> Option<Vec<Entered>> {
     let mut entered = Vec::new();
-    for limit in limits {
+    let runtime = &worker.shared.runtime;
+    let worker = worker.index;
+    for limit in limits.iter().filter(|limit| limit.enabled.of(runtime)) {
         let Some(permit) = limit.gate.enter() else {
             limit.stats.at(worker).limited.add(1);
             drop(entered);
@@ -65,12 +64,17 @@ pub(super) async fn enter(limits: &[Arc<ConnectionLimit>], worker: usize) -> Opt
 
 impl Gate {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, open: Arc::default() }
+        Self { limit: AtomicU64::new(limit), open: Arc::default() }
+    }
+
+    /// Changes the limit; those who are in stay in.
+    pub(crate) fn limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Lets one more in, if the limit is not reached.
     pub(crate) fn enter(&self) -> Option<Permit> {
-        Permit::take(&self.open, self.limit)
+        Permit::take(&self.open, self.limit.load(Ordering::Relaxed))
     }
 }
 

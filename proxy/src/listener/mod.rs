@@ -45,7 +45,7 @@ pub(crate) struct Listener {
     /// What looks at connections before their chain is chosen, in order.
     pub(crate) filters: Vec<ListenerFilter>,
     /// How many connections it may have.
-    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) gate: Arc<Gate>,
     /// How many the process may have, unless the listener is exempt.
     pub(crate) global_gate: Option<Arc<Gate>>,
     /// For all filters together.

@@ -229,7 +229,7 @@ mod tests {
             if has_field {
                 head.append(b"x-kind", b"1");
             }
-            let asked = Asked { head: &head, certificate: false, random: &Random::new(1), parameters: true };
+            let asked = Asked { head: &head, certificate: false, random: &Random::new(1), runtime: &Runtime::default(), parameters: true };
             let expected = routes.iter().find(|route| route.matches.matches(&asked));
             let index = PathIndex::of(routes.iter().map(|route| &route.matches));
             let found = index.find(&routes, &asked);

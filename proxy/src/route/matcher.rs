@@ -6,6 +6,7 @@ use super::cookies::CookieMatch;
 use crate::{
     balance::Random,
     http::head::{Head, Method},
+    runtime::{Runtime, Share},
 };
 
 /// When a route applies; all parts must hold.
@@ -19,8 +20,8 @@ pub(crate) struct RouteMatch {
     pub(crate) grpc: bool,
     /// Whether the client must have shown a certificate, or must not. One that is not valid is not let in at all.
     pub(crate) certificate: Option<bool>,
-    /// Share of requests in parts per million; `None` is all.
-    pub(crate) fraction: Option<u32>,
+    /// Share of requests; `None` is all.
+    pub(crate) fraction: Option<Share>,
 }
 
 /// What a route is looked for.
@@ -30,6 +31,7 @@ pub(crate) struct Asked<'a> {
     /// Whether the client has shown a certificate.
     pub(crate) certificate: bool,
     pub(crate) random: &'a Random,
+    pub(crate) runtime: &'a Runtime,
     /// Whether what follows a semicolon in the path counts.
     pub(crate) parameters: bool,
 }
@@ -135,7 +137,7 @@ impl RouteMatch {
             && self.query.iter().all(|query| query.matches(head.target()))
             && (!self.grpc || head.is_grpc())
             && self.certificate.is_none_or(|shown| shown == asked.certificate)
-            && self.fraction.is_none_or(|share| asked.random.chance(share))
+            && self.fraction.as_ref().is_none_or(|share| asked.random.chance(share.of(asked.runtime)))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Sending requests to a second place as well.
 
-use crate::{balance::Random, cluster::directory::ClusterRef};
+use crate::{cluster::directory::ClusterRef, runtime::Share, worker::Worker};
 
 /// Where a share of a route's requests goes too.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     pub(crate) cluster: ClusterRef,
-    /// In millionths.
-    pub(crate) share: u32,
+    pub(crate) share: Share,
     pub(crate) host: MirrorHost,
 }
 
@@ -23,8 +22,8 @@ pub(crate) enum MirrorHost {
 // === impl Mirror ===
 
 impl Mirror {
-    pub(crate) fn is_drawn(&self, random: &Random) -> bool {
-        random.chance(self.share)
+    pub(crate) fn is_drawn(&self, worker: &Worker) -> bool {
+        worker.draws(&self.share)
     }
 }
 

@@ -29,10 +29,11 @@ use crate::{
     balance::Random,
     cluster::local::LocalCluster,
     http::h2::Lanes,
-    listener::{ListenerSlot, limit::Gates},
+    listener::ListenerSlot,
     metrics::Registry,
     overload::Overload,
     pool::Pools,
+    runtime::{Runtime, Share},
 };
 
 /// What all threads see. Read-only for workers, but for single cells.
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     /// Of the whole process.
     pub(crate) drain: Arc<Drain>,
     pub(crate) drain_plan: DrainPlan,
-    pub(crate) gates: Gates,
+    pub(crate) runtime: Runtime,
     /// The name of the service that this proxy is beside.
     pub(crate) node_cluster: String,
     pub(crate) upkeeps: Upkeeps,
@@ -86,7 +87,7 @@ impl Shared {
             workers,
             drain: Arc::new(Drain::new(drain_plan)),
             drain_plan,
-            gates: Gates::default(),
+            runtime: Runtime::default(),
             node_cluster: String::new(),
             upkeeps: Upkeeps::default(),
             failing: AtomicBool::new(false),
@@ -126,6 +127,11 @@ impl Worker {
         self.connections.set(count + 1);
         // Each worker has every so many'th number.
         count * self.shared.workers as u64 + self.index as u64
+    }
+
+    /// Whether one of this share of requests was drawn.
+    pub(crate) fn draws(&self, share: &Share) -> bool {
+        self.random.chance(share.of(&self.shared.runtime))
     }
 
     /// The current time as an HTTP date; renewed once a second.

@@ -276,7 +276,7 @@ fn found(table: &RouteTable, request: &Request) -> Option<String> {
         head.append(b"content-type", b"application/grpc+proto");
     }
     let asked =
-        Asked { head: &head, certificate: request.certificate, random: &Random::new(1), parameters: true };
+        Asked { head: &head, certificate: request.certificate, random: &Random::new(1), runtime: &Runtime::default(), parameters: true };
     table.find(&asked).map(|route| route.name.to_string())
 }
 

@@ -39,7 +39,7 @@ const BURST: usize = 5;
 /// The filter.
 #[derive(Debug)]
 struct AdaptiveConcurrency {
-    enabled: bool,
+    enabled: Flag,
     status: u16,
     shared: Arc<Shared>,
     stats: Arc<CounterSet>,
@@ -64,7 +64,7 @@ struct Admitted {
 
 impl Filter for AdaptiveConcurrency {
     fn on_request<'r>(&'r self, request: Request<'r>) -> Step<'r> {
-        if !self.enabled || request.record.health_check {
+        if !self.enabled.of(&request.cx.worker.shared.runtime) || request.record.health_check {
             return Step::Continue;
         }
         let now = self.shared.now();

@@ -30,7 +30,7 @@ const FAILURE: usize = 2;
 /// The filter.
 #[derive(Debug)]
 struct AdmissionControl {
-    enabled: bool,
+    enabled: Flag,
     rule: Rule,
     shared: Arc<Shared>,
     stats: Arc<CounterSet>,
@@ -75,7 +75,7 @@ struct Admitted {
 
 impl Filter for AdmissionControl {
     fn on_request<'r>(&'r self, request: Request<'r>) -> Step<'r> {
-        if !self.enabled || request.record.health_check {
+        if !self.enabled.of(&request.cx.worker.shared.runtime) || request.record.health_check {
             return Step::Continue;
         }
         let worker = request.cx.worker.index;

@@ -52,7 +52,7 @@ struct ExtAuthz {
     failure_mode_allow_field: bool,
     status_on_error: u16,
     /// In millionths.
-    enabled: u32,
+    enabled: Share,
     /// Whether requests that are not asked about are denied.
     deny_at_disable: bool,
     /// Longest body of a denial; the rest is cut off.
@@ -103,7 +103,7 @@ impl Filter for ExtAuthz {
             return Step::Continue;
         }
         let worker = &request.cx.worker;
-        if !worker.random.chance(self.enabled) {
+        if !worker.draws(&self.enabled) {
             self.stats.add(worker.index, DISABLED);
             if self.deny_at_disable {
                 return Step::Reply(self.failure());

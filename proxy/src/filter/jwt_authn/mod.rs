@@ -107,7 +107,7 @@ impl Filter for JwtAuthn {
             },
             None => {
                 let (certificate, random) = (request.cx.is_mesh_peer(), &request.cx.worker.random);
-                let asked = Asked { head: request.head, certificate, random, parameters: true };
+                let asked = Asked { head: request.head, certificate, random, runtime, parameters: true };
                 let rule = self.rules.iter().find(|rule| rule.matches.matches(&asked));
                 rule.and_then(|rule| rule.requirement.as_ref())
             }

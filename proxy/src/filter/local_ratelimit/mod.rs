@@ -51,8 +51,8 @@ struct Limit {
     rate_limits: Vec<RateLimit>,
     stage: u32,
     /// In millionths.
-    enabled: u32,
-    enforced: u32,
+    enabled: Share,
+    enforced: Share,
     status: u16,
     grpc_status: u8,
     /// What upstreams are told of requests over the limit that pass nevertheless.
@@ -73,8 +73,9 @@ struct Descriptor {
 impl Filter for LocalRateLimit {
     fn on_request<'r>(&'r self, request: Request<'r>) -> Step<'r> {
         let limit = request.own.most_specific::<Limit>().unwrap_or(&*self.base);
-        let (random, worker) = (&request.cx.worker.random, request.cx.worker.index);
-        if !random.chance(limit.enabled) {
+        let cx = request.cx;
+        let worker = cx.worker.index;
+        if !cx.worker.draws(&limit.enabled) {
             return Step::Continue;
         }
         limit.stats.add(worker, ENABLED);
@@ -83,7 +84,7 @@ impl Filter for LocalRateLimit {
             return Step::Continue;
         }
         limit.stats.add(worker, LIMITED);
-        if !random.chance(limit.enforced) {
+        if !cx.worker.draws(&limit.enforced) {
             let scene = Scene::of_request(request.cx, request.record);
             for addition in &limit.tell_upstream {
                 addition.apply(request.head, &scene);

@@ -35,11 +35,10 @@ struct GlobalRateLimit {
     origin: Origin,
     /// What describes requests, instead of the route's.
     rate_limits: Vec<RateLimit>,
-    /// In millionths.
-    enabled: u32,
-    enforced: u32,
+    enabled: Share,
+    enforced: Share,
     /// Of the requests that the service could not be asked about.
-    deny_on_failure: u32,
+    deny_on_failure: Share,
     status: u16,
     grpc_status: u8,
     status_on_error: u16,
@@ -76,7 +75,7 @@ struct OwnLimits {
 impl Filter for GlobalRateLimit {
     fn on_request<'r>(&'r self, request: Request<'r>) -> Step<'r> {
         let Some(cluster) = request.cluster() else { return Step::Continue };
-        if !self.origin.is_of(request.head) || !request.cx.worker.random.chance(self.enabled) {
+        if !self.origin.is_of(request.head) || !request.cx.worker.draws(&self.enabled) {
             return Step::Continue;
         }
         let own = request.own.most_specific::<OwnLimits>();
@@ -137,7 +136,7 @@ impl GlobalRateLimit {
                     let name = b"x-envoy-ratelimited".to_vec();
                     fields.push(Addition::literal(name, b"true".to_vec(), Append::Always));
                 }
-                if !worker.random.chance(self.enforced) {
+                if !worker.draws(&self.enforced) {
                     pass(request, &upstream, fields);
                     return Ok(());
                 }
@@ -153,7 +152,7 @@ impl GlobalRateLimit {
             }
             Verdict::Unknown => {
                 cells.error.add(1);
-                if worker.random.chance(self.deny_on_failure) {
+                if worker.draws(&self.deny_on_failure) {
                     return Err(Box::new(Reply::new(self.status_on_error, Reason::RateLimitFailed, "")));
                 }
                 cells.failure_mode_allowed.add(1);

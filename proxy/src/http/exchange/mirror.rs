@@ -94,7 +94,7 @@ impl Exchange<'_> {
         self.note_original_host(host);
         let host = self.request.get_span(host).to_vec();
         let mut targets = Vec::new();
-        for mirror in forward.mirrors.iter().filter(|mirror| mirror.is_drawn(&self.cx.worker.random)) {
+        for mirror in forward.mirrors.iter().filter(|mirror| mirror.is_drawn(&self.cx.worker)) {
             let Some(cluster) = mirror.cluster.get(self.request) else { continue };
             let mut head = self.request.duplicate();
             let host = head.intern(&mirror.host.of(&host));

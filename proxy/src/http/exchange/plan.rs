@@ -75,6 +75,7 @@ impl Exchange<'_> {
             head: self.request,
             certificate: cx.is_mesh_peer(),
             random: &cx.worker.random,
+            runtime: &cx.worker.shared.runtime,
             parameters: true,
         };
         let route = table.as_ref().and_then(|table| table.find(&asked));
