@@ -82,7 +82,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     endpoint("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[]),
     change("/reopen_logs", "reopen access logs", &[]),
     change("/reset_counters", "not possible here; says why", &[]),
-    endpoint("/runtime", "print runtime values, of which there are none", &[]),
+    endpoint("/runtime", "print runtime values", &[]),
     endpoint("/server_info", "print server version/status information", &[]),
     endpoint(
         "/stats",

@@ -157,7 +157,7 @@ impl Admin {
             },
             "/certs" => json(&self.certificates()),
             "/memory" => json(&self.memory()),
-            "/runtime" => json(&serde_json::json!({ "entries": {}, "layers": [] })),
+            "/runtime" => json(&self.shared.runtime.as_json()),
             "/hot_restart_version" => text(StatusCode::OK, show::HOT_RESTART.to_owned()),
             _ => text(StatusCode::OK, help::text()),
         }

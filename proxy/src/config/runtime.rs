@@ -131,7 +131,8 @@ mod tests {
         let message = serde_json::json!({
             "@type": "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap", "layered_runtime": {"layers": layers}});
         let any = any_from_json(&message).expect("a bootstrap");
-        let message: weft_xds::pb::envoy::config::bootstrap::v3::Bootstrap = any::unpack(&any).expect("a bootstrap");
+        let message: weft_xds::pb::envoy::config::bootstrap::v3::Bootstrap =
+            any::unpack(&any).expect("a bootstrap");
         let runtime = message.layered_runtime.expect("there");
         compile(&Path::root("layered_runtime"), &runtime).expect_err("refused").to_string()
     }

@@ -8,6 +8,7 @@
 
 mod given;
 mod references;
+mod runtime;
 mod updates;
 mod warming;
 
@@ -32,7 +33,7 @@ use weft_xds::{
 };
 
 pub(crate) use self::updates::Updates;
-use self::warming::Warming;
+use self::{runtime::Layers, warming::Warming};
 use super::{
     ConfigError, Path, cluster, endpoint,
     known::Ledger,
@@ -58,11 +59,13 @@ pub(crate) struct State {
     pub(crate) listeners: BTreeMap<String, ListenerEntry>,
     pub(crate) routes: BTreeMap<String, RouteConfiguration>,
     pub(crate) endpoints: BTreeMap<String, ClusterLoadAssignment>,
+    /// Layers of runtime values that resources fill.
+    pub(crate) runtime_layers: Layers,
     /// Where clusters and listeners come from beside the bootstrap.
     clusters_from: Option<Source>,
     listeners_from: Option<Source>,
     bindings: watch::Sender<Bindings>,
-    runtime: Handle,
+    control: Handle,
     /// Versions that the server gave, by type, for `/config_dump`.
     pub(crate) versions: BTreeMap<String, String>,
     /// Types of which the server has told at least once.
@@ -115,7 +118,7 @@ pub(crate) struct ListenerEntry {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new(shared: Arc<Shared>, bindings: watch::Sender<Bindings>, runtime: Handle) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, bindings: watch::Sender<Bindings>, control: Handle) -> Self {
         let mut names = Names::new(Arc::clone(&shared.log_stats), Arc::clone(&shared.registry.named));
         if let Some(local) = &shared.local {
             names.clusters.insert(local.name.clone(), Arc::clone(&local.slot));
@@ -127,10 +130,11 @@ impl State {
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            runtime_layers: Layers::default(),
             clusters_from: None,
             listeners_from: None,
             bindings,
-            runtime,
+            control,
             versions: BTreeMap::new(),
             heard: BTreeSet::new(),
             updates: Updates::default(),
@@ -184,7 +188,7 @@ impl State {
         self.names.cluster(&message.name).set(Some(Arc::clone(&compiled)));
         // Made once without knowing where proxies like this one are, and without counting.
         compiled.refresh();
-        let tasks = Tasks::start(&compiled, &self.runtime);
+        let tasks = Tasks::start(&compiled, &self.control);
         let warming = Warming::new(patience.and(self.names.secrets.take_patience()));
         let name = message.name.clone();
         self.clusters
@@ -343,8 +347,8 @@ impl State {
                     self.endpoints.remove(name);
                 }
             }
+            ResourceType::Runtime => self.remove_runtime(name),
             ResourceType::Secret
-            | ResourceType::Runtime
             | ResourceType::ExtensionConfig
             | ResourceType::ScopedRouteConfiguration
             | ResourceType::VirtualHost => {}
@@ -437,8 +441,9 @@ impl State {
                     .and_then(|message| self.set_routes(&path, &resource.name, message)),
                 ResourceType::Secret => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_secret(&path, message)),
-                ResourceType::Runtime
-                | ResourceType::ExtensionConfig
+                ResourceType::Runtime => unpack(&path, any::unpack(&resource.body))
+                    .and_then(|message| self.set_runtime(&path, &resource.name, message)),
+                ResourceType::ExtensionConfig
                 | ResourceType::ScopedRouteConfiguration
                 | ResourceType::VirtualHost => Err(path.error("nothing here asks for it")),
             };

@@ -19,6 +19,7 @@ use crate::{
     },
     metrics::CounterSet,
     route::matcher::{TextMatch, TextPattern},
+    runtime::Share,
 };
 
 pub(super) const KIND: Kind = Kind {

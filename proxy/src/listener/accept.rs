@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Bound, Listener, connection, limit::Gate};
+use super::{Bound, Listener, connection};
 use crate::{cluster::breaker::Permit, overload::Action, worker::Worker};
 
 /// Pause after a failed accept: usually descriptors are short, and trying at once would only burn time.

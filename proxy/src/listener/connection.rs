@@ -136,7 +136,7 @@ async fn begin(
         listener.stats.at(worker.index).no_filter_chain_match.add(1);
         return None;
     };
-    let entered = limit::enter(&chain.limits, worker.index).await?.into_boxed_slice();
+    let entered = limit::enter(&chain.limits, &worker).await?.into_boxed_slice();
     let cells = &listener.stats.at(worker.index).ssl;
     let (stream, tls) = secure(stream, &mut recv, chain.tls.as_deref(), &timer, cells).await?;
     if !chain.rbac.is_empty() && !is_permitted(&chain.rbac, &facts, tls.as_deref(), worker.index) {

@@ -163,7 +163,7 @@ mod tests {
         matcher::{HeaderCondition, HeaderMatch},
         mutate::Mutations,
     };
-    use crate::{balance::Random, http::head::Head};
+    use crate::{balance::Random, http::head::Head, runtime::Runtime};
 
     fn route(number: usize, path: PathMatch, needs_field: bool) -> Arc<Route> {
         let field = HeaderMatch {

@@ -134,6 +134,8 @@ pub(crate) enum Target {
 pub(crate) struct WeightedCluster {
     pub(crate) cluster: ClusterRef,
     pub(crate) weight: u32,
+    /// The runtime key with another weight.
+    pub(crate) key: Option<Box<str>>,
     pub(crate) request: Mutations,
     pub(crate) response: Mutations,
     pub(crate) host: HostRewrite,

@@ -13,7 +13,10 @@ pub(crate) enum Entry {
     /// Neither number nor truth value, which nobody here asks for.
     Text(String),
     /// A fraction, in millionths.
-    Share { millionths: u32, text: String },
+    Share {
+        millionths: u32,
+        text: String,
+    },
 }
 
 /// Every request, as a share.
@@ -122,8 +125,10 @@ fn fraction(fields: &Map<String, Value>) -> Option<Entry> {
     let numerator = fields.get("numerator").map_or(Some(0.0), Value::as_f64)?;
     let known = fields.keys().all(|name| name == "numerator" || name == "denominator");
     let millionths = (numerator * scale).min(f64::from(ALL));
-    (known && numerator >= 0.0)
-        .then(|| Entry::Share { millionths: millionths as u32, text: Value::Object(fields.clone()).to_string() })
+    (known && numerator >= 0.0).then(|| Entry::Share {
+        millionths: millionths as u32,
+        text: Value::Object(fields.clone()).to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -156,7 +161,8 @@ mod tests {
     #[test]
     fn keys_are_written_with_dots_as_objects_or_both_and_no_value_is_named() {
         let all = |value: Value| Entry::all(value.as_object().expect("an object").clone());
-        let keys: Vec<_> = all(json!({"a.b": {"c": 1, "d.e": true}, "f": "x"})).expect("good").into_keys().collect();
+        let keys: Vec<_> =
+            all(json!({"a.b": {"c": 1, "d.e": true}, "f": "x"})).expect("good").into_keys().collect();
         assert_eq!(keys, ["a.b.c", "a.b.d.e", "f"]);
         for (bad, key) in [
             (json!({"a": {"b": null}}), "a.b"),

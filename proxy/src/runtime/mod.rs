@@ -23,7 +23,8 @@ use crate::listener::limit::Gate;
 /// Envoy's key for all connections of clients together.
 pub(crate) const GLOBAL_CONNECTIONS: &str = "overload.global_downstream_max_connections";
 /// Envoy's keys for the connections of one listener have its name in the middle.
-pub(crate) const LISTENER_CONNECTIONS: (&str, &str) = ("envoy.resource_limits.listener.", ".connection_limit");
+pub(crate) const LISTENER_CONNECTIONS: (&str, &str) =
+    ("envoy.resource_limits.listener.", ".connection_limit");
 
 /// The values in force, and the layers that they come from.
 #[derive(Debug)]
@@ -213,10 +214,7 @@ mod tests {
             shown["entries"]["on"],
             json!({"layer_values": ["true", "false"], "final_value": "false"})
         );
-        assert_eq!(
-            shown["entries"]["weight"],
-            json!({"layer_values": ["7", ""], "final_value": "7"})
-        );
+        assert_eq!(shown["entries"]["weight"], json!({"layer_values": ["7", ""], "final_value": "7"}));
         runtime.fill("r", &BTreeMap::new());
         assert_eq!((share.of(&runtime), flag.of(&runtime)), (500_000, true));
         assert_eq!(Share::new("", 3).of(&runtime), 3);

@@ -209,8 +209,8 @@ fn what_the_bootstrap_asks_for_and_is_not_there_is_refused_by_name() {
     let traffic = bootstrap(&[], "", "", "");
     for (field, path) in [
         (
-            "layered_runtime: { layers: [{ name: a, static_layer: { b: 1 } }] }",
-            "layered_runtime.b: is not supported",
+            "layered_runtime: { layers: [{ name: a, static_layer: { re2.max_program_size: 1 } }] }",
+            "layered_runtime.layers[0].static_layer.re2.max_program_size: is not supported",
         ),
         ("stats_config: { use_all_default_tags: false }", "stats_config: is not supported"),
         ("enable_worker_cpu_affinity: true", "enable_worker_cpu_affinity: is not supported"),

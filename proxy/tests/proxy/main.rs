@@ -38,6 +38,7 @@ mod reload;
 mod retries;
 mod retry_policies;
 mod routes;
+mod runtime_values;
 mod smuggling;
 mod tcp;
 mod timeouts;

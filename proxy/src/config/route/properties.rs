@@ -15,6 +15,7 @@ use crate::{
     config::names::Names,
     http::head::{Head, Method},
     route::{matcher::Asked, table::RouteTable},
+    runtime::Runtime,
 };
 
 #[derive(Debug, Clone)]
@@ -275,8 +276,13 @@ fn found(table: &RouteTable, request: &Request) -> Option<String> {
     if request.grpc {
         head.append(b"content-type", b"application/grpc+proto");
     }
-    let asked =
-        Asked { head: &head, certificate: request.certificate, random: &Random::new(1), runtime: &Runtime::default(), parameters: true };
+    let asked = Asked {
+        head: &head,
+        certificate: request.certificate,
+        random: &Random::new(1),
+        runtime: &Runtime::default(),
+        parameters: true,
+    };
     table.find(&asked).map(|route| route.name.to_string())
 }
 

@@ -26,7 +26,6 @@ pub(super) fn compile(
         ClusterSpecifier::Cluster(name) => Ok(Target::One(ClusterRef::Named(names.cluster(name)))),
         ClusterSpecifier::WeightedClusters(weighted) => {
             let path = path.field("weighted_clusters");
-            // `runtime_key_prefix` names runtime keys, and layers that set any are refused.
             let by = match &weighted.random_value_specifier {
                 None => None,
                 Some(RandomValueSpecifier::HeaderName(name)) => Some(name.to_ascii_lowercase().into_bytes()),
@@ -37,7 +36,11 @@ pub(super) fn compile(
             };
             let mut clusters = Vec::with_capacity(weighted.clusters.len());
             for (index, cluster) in weighted.clusters.iter().enumerate() {
-                clusters.push(weighted_cluster(&path.item("clusters", index), cluster, criteria, names)?);
+                let mut compiled = weighted_cluster(&path.item("clusters", index), cluster, criteria, names)?;
+                if !weighted.runtime_key_prefix.is_empty() {
+                    compiled.key = Some(format!("{}.{}", weighted.runtime_key_prefix, cluster.name).into());
+                }
+                clusters.push(compiled);
             }
             let total = clusters.iter().try_fold(0u32, |sum, cluster| sum.checked_add(cluster.weight));
             match total {
@@ -74,6 +77,7 @@ fn weighted_cluster(
     Ok(WeightedCluster {
         cluster,
         weight: value::number(message.weight.as_ref(), 0),
+        key: None,
         request: levels::single(changes.request),
         response: levels::single(changes.response),
         host,

@@ -8,6 +8,7 @@ use weft_xds::{
             listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
         },
         envoy::extensions::transport_sockets::tls::v3::Secret,
+        envoy::service::runtime::v3::Runtime as ProtoRuntime,
         google::protobuf::Any,
     },
 };
@@ -62,8 +63,13 @@ impl State {
                 let packed = |message| any::pack::<Secret>(message);
                 self.names.secrets.given().map(|secret| (secret.name.as_str(), packed(secret))).collect()
             }
-            ResourceType::Runtime
-            | ResourceType::ExtensionConfig
+            ResourceType::Runtime => {
+                let packed = |message| any::pack::<ProtoRuntime>(message);
+                let given =
+                    self.runtime_layers.given.iter().filter(|(key, _)| wanted.runtimes.contains(*key));
+                given.map(|(name, message)| (name.as_str(), packed(message))).collect()
+            }
+            ResourceType::ExtensionConfig
             | ResourceType::ScopedRouteConfiguration
             | ResourceType::VirtualHost => Vec::new(),
         }

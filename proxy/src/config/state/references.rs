@@ -36,7 +36,7 @@ impl State {
             all_scopes: false,
             virtual_hosts: BTreeSet::new(),
             extensions: BTreeSet::new(),
-            runtimes: BTreeSet::new(),
+            runtimes: self.runtime_layers.over_ads(),
         }
     }
 
@@ -54,6 +54,11 @@ impl State {
         let mut files = BTreeSet::new();
         files.extend(all(ResourceType::Cluster, &self.clusters_from));
         files.extend(all(ResourceType::Listener, &self.listeners_from));
+        for (name, from) in &self.runtime_layers.resources {
+            if let Source::File(source) = from {
+                files.insert(one(ResourceType::Runtime, source, name, from.key(name)));
+            }
+        }
         for entry in self.clusters.values() {
             if let Discovery::Eds { service_name, source: from @ Source::File(source) } =
                 &entry.cluster.discovery

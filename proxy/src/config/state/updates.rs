@@ -20,9 +20,10 @@ struct Count {
 }
 
 /// Types for which Envoy has counters of the process. Those of the others are of clusters and routes, which come and go.
-const NAMED: [(ResourceType, &str); 2] = [
+const NAMED: [(ResourceType, &str); 3] = [
     (ResourceType::Cluster, "envoy_cluster_manager_cds"),
     (ResourceType::Listener, "envoy_listener_manager_lds"),
+    (ResourceType::Runtime, "envoy_runtime"),
 ];
 
 // === impl Updates ===

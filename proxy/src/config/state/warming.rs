@@ -16,7 +16,7 @@ pub(super) struct Warming {
     since: Instant,
     patience: Patience,
     /// What is missing is done without.
-    over: bool,
+    pub(super) over: bool,
 }
 
 // === impl Warming ===
@@ -27,7 +27,7 @@ impl Warming {
     }
 
     /// Whether the wait ends now.
-    fn ends(&mut self, now: Instant) -> bool {
+    pub(super) fn ends(&mut self, now: Instant) -> bool {
         let ends = !self.over && self.patience.is_over(now.saturating_duration_since(self.since));
         self.over |= ends;
         ends
@@ -40,6 +40,9 @@ impl State {
     /// Puts in place the listeners whose route tables and secrets are there, or were waited for long enough.
     pub(super) fn settle(&mut self) {
         let mut changed = false;
+        if self.runtime_layers.are_awaited() {
+            return;
+        }
         for entry in self.listeners.values_mut() {
             let warm = entry.pending.as_ref().is_some_and(|listener| listener.is_warm())
                 && entry.routes.iter().all(|name| self.routes.contains_key(name));
@@ -64,6 +67,10 @@ impl State {
     pub(crate) fn stop_waiting(&mut self) {
         let now = Instant::now();
         let mut ended = 0;
+        if self.runtime_layers.stop_waiting(now) {
+            tracing::warn!("runtime values did not come in time");
+            ended += 1;
+        }
         for (name, entry) in self.listeners.iter_mut().filter(|(_, entry)| entry.pending.is_some()) {
             if entry.warming.ends(now) {
                 tracing::warn!(

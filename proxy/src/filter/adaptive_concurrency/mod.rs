@@ -16,6 +16,7 @@ use super::{Filter, Request, Step};
 use crate::{
     http::exchange::{Ended, Ending, Reason, Reply},
     metrics::{CounterSet, GaugeSet},
+    runtime::Flag,
 };
 
 const COUNTERS: [&str; 1] = ["envoy_http_adaptive_concurrency_gradient_controller_rq_blocked"];

@@ -16,6 +16,7 @@ use super::{Filter, Request, Step};
 use crate::{
     http::exchange::{Ended, Ending, Reason, Reply},
     metrics::CounterSet,
+    runtime::Flag,
 };
 
 const COUNTERS: [&str; 3] = [

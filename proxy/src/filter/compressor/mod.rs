@@ -20,12 +20,14 @@ pub(super) use config::KIND;
 
 use super::{Filter, Request, Response, Step};
 use crate::{
+    http::exchange::Context,
     http::{
         h1::framing::BodyLength,
         head::{Head, Known, tokens},
     },
     metrics::CounterSet,
     route::matcher::TextMatch,
+    runtime::Flag,
 };
 
 const COUNTERS: [&str; 5] = [
@@ -80,7 +82,7 @@ pub(super) struct Spec {
     place: usize,
     library: Library,
     choose_first: bool,
-    enabled: bool,
+    enabled: Flag,
     min_length: u64,
     types: Types,
     etag: Etag,
@@ -123,7 +125,7 @@ impl Filter for Compressor {
         let remove =
             own.and_then(|own| own.remove_accept_encoding).unwrap_or(self.spec.remove_accept_encoding);
         if remove
-            && self.is_enabled(own)
+            && self.is_enabled(own, request.cx)
             && let Some(asked) = accept_encoding(request.head)
         {
             request.record.accepted = Some(Box::new((self.spec.place, asked)));
@@ -135,7 +137,7 @@ impl Filter for Compressor {
     fn on_response(&self, response: Response<'_>) {
         let spec = &*self.spec;
         let worker = response.cx.worker.index;
-        let enabled = self.is_enabled(response.own.most_specific::<OfRoute>());
+        let enabled = self.is_enabled(response.own.most_specific::<OfRoute>(), response.cx);
         let large_enough = enabled && spec.is_large_enough(&response);
         let compressible = large_enough && spec.is_compressible(response.head, worker);
         let accepted = large_enough && response.body.length != BodyLength::Empty && self.is_chosen(&response);
@@ -163,8 +165,9 @@ impl Filter for Compressor {
 }
 
 impl Compressor {
-    fn is_enabled(&self, own: Option<&OfRoute>) -> bool {
-        own.and_then(|own| own.enabled).unwrap_or(self.spec.enabled)
+    fn is_enabled(&self, own: Option<&OfRoute>, cx: &Context) -> bool {
+        let configured = || self.spec.enabled.of(&cx.worker.shared.runtime);
+        own.and_then(|own| own.enabled).unwrap_or_else(configured)
     }
 
     /// Whether this is the compressor of the chain that the client gets.

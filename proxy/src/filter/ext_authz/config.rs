@@ -21,6 +21,7 @@ use crate::{
     config::{ConfigError, Path, matcher, route, service, unsupported, value},
     filter::{Inputs, Kind},
     route::matcher::TextMatch,
+    runtime::Flag,
 };
 
 pub(in crate::filter) const KIND: Kind = Kind {
@@ -61,7 +62,8 @@ fn compile(path: &Path, message: &Proto, inputs: &mut Inputs<'_>) -> Result<ExtA
     };
     let status_on_error =
         message.status_on_error.map(|status| u32::try_from(status.code).unwrap_or_default());
-    let disable = message.deny_at_disable.as_ref().and_then(|flag| flag.default_value);
+    let deny = message.deny_at_disable.as_ref();
+    let deny_by_default = deny.and_then(|flag| flag.default_value).is_some_and(|flag| flag.value);
     let allowed = message.allowed_headers.as_ref();
     Ok(ExtAuthz {
         service,
@@ -83,7 +85,7 @@ fn compile(path: &Path, message: &Proto, inputs: &mut Inputs<'_>) -> Result<ExtA
             message.filter_enabled.as_ref(),
             value::ALL,
         )?,
-        deny_at_disable: disable.is_some_and(|flag| flag.value),
+        deny_at_disable: Flag::new(deny.map_or("", |flag| &flag.runtime_key), deny_by_default),
         longest_denial: Some(message.max_denied_response_body_bytes as usize).filter(|limit| *limit > 0),
         stats: inputs.labelled_counters(&COUNTERS, "envoy_ext_authz_prefix", &message.stat_prefix),
     })

@@ -24,6 +24,7 @@ use crate::{
     },
     metrics::CounterSet,
     route::{matcher::TextMatch, mutate::Scene},
+    runtime::{Flag, Share},
 };
 
 const COUNTERS: [&str; 6] = [
@@ -51,10 +52,9 @@ struct ExtAuthz {
     failure_mode_allow: bool,
     failure_mode_allow_field: bool,
     status_on_error: u16,
-    /// In millionths.
     enabled: Share,
     /// Whether requests that are not asked about are denied.
-    deny_at_disable: bool,
+    deny_at_disable: Flag,
     /// Longest body of a denial; the rest is cut off.
     longest_denial: Option<usize>,
     stats: Arc<CounterSet>,
@@ -105,7 +105,7 @@ impl Filter for ExtAuthz {
         let worker = &request.cx.worker;
         if !worker.draws(&self.enabled) {
             self.stats.add(worker.index, DISABLED);
-            if self.deny_at_disable {
+            if self.deny_at_disable.of(&worker.shared.runtime) {
                 return Step::Reply(self.failure());
             }
             return Step::Continue;

@@ -12,8 +12,13 @@ use weft_xds::{
 
 use super::{Abort, AbortStatus, COUNTERS, Delay, Fault, Faults};
 use crate::{
-    config::{ConfigError, Path, matcher, unsupported, value},
+    config::{
+        ConfigError, Path, matcher,
+        runtime::{ABORTED_SHARE, DELAYED_SHARE},
+        unsupported, value,
+    },
     filter::Kind,
+    runtime::Share,
 };
 
 pub(in crate::filter) const KIND: Kind = Kind {
@@ -32,12 +37,24 @@ pub(in crate::filter) const KIND: Kind = Kind {
 const MESSAGE: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 
 fn faults(path: &Path, message: &HttpFault) -> Result<Faults, ConfigError> {
-    // The names of runtime keys change nothing: layers that set any are refused. Statistics by caller are not kept.
+    // Statistics by caller are not kept. Of the values with runtime keys only the shares follow them.
     unsupported!(path, message; upstream_cluster, max_active_faults, response_rate_limit, filter_metadata);
     let headers = message.headers.iter().enumerate();
     Ok(Faults {
-        delay: message.delay.as_ref().map(|message| delay(&path.field("delay"), message)).transpose()?,
-        abort: message.abort.as_ref().map(|message| abort(&path.field("abort"), message)).transpose()?,
+        delay: message
+            .delay
+            .as_ref()
+            .map(|delay| {
+                self::delay(&path.field("delay"), delay, key(&message.delay_percent_runtime, DELAYED_SHARE))
+            })
+            .transpose()?,
+        abort: message
+            .abort
+            .as_ref()
+            .map(|abort| {
+                self::abort(&path.field("abort"), abort, key(&message.abort_percent_runtime, ABORTED_SHARE))
+            })
+            .transpose()?,
         headers: headers
             .map(|(index, header)| matcher::header(&path.item("headers", index), header))
             .collect::<Result<_, _>>()?,
@@ -45,7 +62,12 @@ fn faults(path: &Path, message: &HttpFault) -> Result<Faults, ConfigError> {
     })
 }
 
-fn delay(path: &Path, message: &FaultDelay) -> Result<Delay, ConfigError> {
+/// The runtime key of a share.
+fn key<'k>(configured: &'k str, default: &'k str) -> &'k str {
+    if configured.is_empty() { default } else { configured }
+}
+
+fn delay(path: &Path, message: &FaultDelay, key: &str) -> Result<Delay, ConfigError> {
     let fixed =
         match message.fault_delay_secifier.as_ref().ok_or_else(|| path.field("fixed_delay").missing())? {
             FaultDelaySecifier::FixedDelay(delay) => {
@@ -58,10 +80,11 @@ fn delay(path: &Path, message: &FaultDelay) -> Result<Delay, ConfigError> {
             }
             FaultDelaySecifier::HeaderDelay(_) => None,
         };
-    Ok(Delay { fixed, share: value::share(&path.field("percentage"), message.percentage.as_ref())? })
+    let share = value::share(&path.field("percentage"), message.percentage.as_ref())?;
+    Ok(Delay { fixed, share: Share::new(key, share) })
 }
 
-fn abort(path: &Path, message: &FaultAbort) -> Result<Abort, ConfigError> {
+fn abort(path: &Path, message: &FaultAbort, key: &str) -> Result<Abort, ConfigError> {
     let status = match message.error_type.as_ref().ok_or_else(|| path.field("http_status").missing())? {
         ErrorType::HttpStatus(status) => {
             AbortStatus::Http(value::status(&path.field("http_status"), *status)?)
@@ -73,7 +96,7 @@ fn abort(path: &Path, message: &FaultAbort) -> Result<Abort, ConfigError> {
     };
     Ok(Abort {
         status,
-        share: value::share(&path.field("percentage"), message.percentage.as_ref())?,
+        share: Share::new(key, value::share(&path.field("percentage"), message.percentage.as_ref())?),
         body: Some(message.response_body.clone().into_bytes()).filter(|body| !body.is_empty()),
     })
 }

@@ -11,13 +11,14 @@ pub(super) use config::KIND;
 
 use super::{Filter, Request, Step};
 use crate::{
-    balance::Random,
     http::{
         exchange::{Reason, Reply},
         head::Head,
     },
     metrics::CounterSet,
     route::matcher::HeaderMatch,
+    runtime::Share,
+    worker::Worker,
 };
 
 const COUNTERS: [&str; 2] = ["envoy_http_fault_delays_injected", "envoy_http_fault_aborts_injected"];
@@ -46,15 +47,13 @@ struct Faults {
 struct Delay {
     /// `None`: as the client's field says.
     fixed: Option<Duration>,
-    /// In millionths.
-    share: u32,
+    share: Share,
 }
 
 #[derive(Debug)]
 struct Abort {
     status: AbortStatus,
-    /// In millionths.
-    share: u32,
+    share: Share,
     body: Option<Vec<u8>>,
 }
 
@@ -74,9 +73,10 @@ impl Filter for Fault {
         if !faults.are_for(request.head) {
             return Step::Continue;
         }
-        let (random, worker) = (&request.cx.worker.random, request.cx.worker.index);
-        let delay = faults.delay.as_ref().and_then(|delay| delay.of(request.head, random));
-        let abort = faults.abort.as_ref().and_then(|abort| abort.of(request.head, random));
+        let worker = &request.cx.worker;
+        let delay = faults.delay.as_ref().and_then(|delay| delay.of(request.head, worker));
+        let abort = faults.abort.as_ref().and_then(|abort| abort.of(request.head, worker));
+        let worker = worker.index;
         let finish = move || match abort {
             None => Ok(()),
             Some(reply) => {
@@ -109,26 +109,27 @@ impl Faults {
 }
 
 impl Delay {
-    fn of(&self, head: &Head, random: &Random) -> Option<Duration> {
+    fn of(&self, head: &Head, worker: &Worker) -> Option<Duration> {
+        let share = self.share.of(&worker.shared.runtime);
         let Some(fixed) = self.fixed else {
             let millis = number(head, b"x-envoy-fault-delay-request")?;
-            let share = asked_share(head, b"x-envoy-fault-delay-request-percentage", self.share);
-            return random.chance(share).then(|| Duration::from_millis(millis));
+            let share = asked_share(head, b"x-envoy-fault-delay-request-percentage", share);
+            return worker.random.chance(share).then(|| Duration::from_millis(millis));
         };
-        random.chance(self.share).then_some(fixed)
+        worker.random.chance(share).then_some(fixed)
     }
 }
 
 impl Abort {
-    fn of(&self, head: &Head, random: &Random) -> Option<Box<Reply>> {
+    fn of(&self, head: &Head, worker: &Worker) -> Option<Box<Reply>> {
+        let share = self.share.of(&worker.shared.runtime);
         let (status, share) = match self.status {
-            AbortStatus::Asked => (
-                asked_status(head)?,
-                asked_share(head, b"x-envoy-fault-abort-request-percentage", self.share),
-            ),
-            status => (status, self.share),
+            AbortStatus::Asked => {
+                (asked_status(head)?, asked_share(head, b"x-envoy-fault-abort-request-percentage", share))
+            }
+            status => (status, share),
         };
-        if !random.chance(share) {
+        if !worker.random.chance(share) {
             return None;
         }
         let (status, grpc) = match status {

@@ -106,7 +106,8 @@ impl Filter for JwtAuthn {
                 None => return Step::Reply(self.deny(&request, Failure::UnknownRequirement)),
             },
             None => {
-                let (certificate, random) = (request.cx.is_mesh_peer(), &request.cx.worker.random);
+                let (certificate, worker) = (request.cx.is_mesh_peer(), &request.cx.worker);
+                let (random, runtime) = (&worker.random, &worker.shared.runtime);
                 let asked = Asked { head: request.head, certificate, random, runtime, parameters: true };
                 let rule = self.rules.iter().find(|rule| rule.matches.matches(&asked));
                 rule.and_then(|rule| rule.requirement.as_ref())

@@ -19,6 +19,7 @@ use crate::{
         mutate::{Addition, Mutation, Scene},
         rate_limit::{Asked, HostLimits, RateLimit},
     },
+    runtime::Share,
 };
 
 const COUNTERS: [&str; 4] = [
@@ -50,7 +51,6 @@ struct Limit {
     /// What describes requests, instead of the route's.
     rate_limits: Vec<RateLimit>,
     stage: u32,
-    /// In millionths.
     enabled: Share,
     enforced: Share,
     status: u16,

@@ -23,6 +23,7 @@ use crate::{
         mutate::{Addition, Append, Mutation, Scene},
         rate_limit::{Asked, HostLimits, Pairs, RateLimit},
     },
+    runtime::Share,
 };
 
 /// The filter.

@@ -85,11 +85,23 @@ impl Exchange<'_> {
         {
             let by = by.as_ref().and_then(|field| self.request.get(field));
             let number = by.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse::<u64>().ok());
-            let point = match number {
-                Some(number) => number % u64::from(*total),
-                None => cx.worker.random.below(*total as usize) as u64,
+            let runtime = &cx.worker.shared.runtime;
+            let weight = |cluster: &WeightedCluster| {
+                let keyed = cluster.key.as_ref().and_then(|key| runtime.integer(key));
+                keyed.map_or(cluster.weight, |weight| u32::try_from(weight).unwrap_or(u32::MAX))
             };
-            self.weighted = draw(clusters, point as u32);
+            let keyed = clusters.iter().any(|cluster| cluster.key.is_some());
+            let sum = keyed.then(|| clusters.iter().map(|cluster| u64::from(weight(cluster))).sum());
+            let total = sum.filter(|sum| *sum > 0).unwrap_or(u64::from(*total));
+            let point = match number {
+                Some(number) => number % total,
+                None => cx.worker.random.below(total as usize) as u64,
+            };
+            self.weighted = if sum.is_some_and(|sum| sum > 0) {
+                draw(clusters, point, weight)
+            } else {
+                draw(clusters, point, |cluster| cluster.weight)
+            };
         }
     }
 
@@ -218,12 +230,13 @@ impl Exchange<'_> {
 }
 
 /// Which cluster a number below the sum of the weights falls on.
-fn draw(clusters: &[WeightedCluster], mut point: u32) -> usize {
+fn draw(clusters: &[WeightedCluster], mut point: u64, weight: impl Fn(&WeightedCluster) -> u32) -> usize {
     clusters
         .iter()
         .position(|cluster| {
-            let here = point < cluster.weight;
-            point = point.saturating_sub(cluster.weight);
+            let weight = u64::from(weight(cluster));
+            let here = point < weight;
+            point = point.saturating_sub(weight);
             here
         })
         .unwrap_or(0)
