@@ -1,6 +1,6 @@
 //! The mesh: services, endpoints and the pods behind them, as one immutable snapshot.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 /// The mesh at one moment.
 ///
@@ -17,6 +17,9 @@ pub struct MeshState {
     pub endpoints: Arc<BTreeMap<ServiceId, Arc<EndpointSet>>>,
     /// Every pod, reduced to what the mesh needs.
     pub pods: Arc<BTreeMap<PodId, Arc<Pod>>>,
+    /// When the last change of a service's endpoints was caused, such as by a pod that became ready or began to
+    /// terminate; of services whose endpoints changed within the last minute.
+    pub recent: Arc<BTreeMap<ServiceId, SystemTime>>,
 }
 
 /// Which service; ordered by namespace first, so that a namespace is one range of a map.

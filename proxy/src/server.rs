@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -369,7 +369,21 @@ impl Secure for Secured {
 
 impl ConfigSink for Sink {
     fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
-        self.state.lock().apply(update)
+        let causes: Vec<(String, SystemTime)> = update
+            .upserts
+            .iter()
+            .filter_map(|resource| Some((resource.name.clone(), resource.caused_at?)))
+            .collect();
+        let mut state = self.state.lock();
+        let applied = state.apply(update);
+        let refused = applied.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+        let now = SystemTime::now();
+        for (name, caused_at) in causes {
+            if !refused.iter().any(|refused| refused.name == name) {
+                state.shared.registry.propagation.record(caused_at, now);
+            }
+        }
+        applied
     }
 
     fn wanted(&self) -> Subscriptions {

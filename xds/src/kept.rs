@@ -107,7 +107,12 @@ pub fn read(type_: ResourceType, node: &str, file: &[u8]) -> Result<ResourceUpda
     let ours = header.program == PROGRAM;
     let version = |version: String| if ours { version } else { String::new() };
     let resources = response.resources.into_iter().filter_map(|wrapped| {
-        Some(Resource { name: wrapped.name, version: version(wrapped.version), body: wrapped.resource? })
+        Some(Resource {
+            name: wrapped.name,
+            version: version(wrapped.version),
+            body: wrapped.resource?,
+            caused_at: None,
+        })
     });
     let upserts = resources.collect();
     Ok(ResourceUpdate { type_, version: version(response.system_version_info), upserts, removed: Vec::new() })
@@ -139,6 +144,7 @@ mod tests {
             name: name.into(),
             version: version.into(),
             body: Any { type_url: TYPE.type_url().into(), value: name.as_bytes().to_vec() },
+            caused_at: None,
         };
         let upserts = vec![resource("a", "1"), resource("b", "")];
         ResourceUpdate { type_: TYPE, version: "v2".into(), upserts, removed: Vec::new() }

@@ -13,6 +13,7 @@
 
 pub mod any;
 pub mod balancing;
+mod cause;
 pub mod client;
 pub mod file;
 pub mod grpc;

@@ -1,6 +1,6 @@
 //! What travels over xDS: resources, their types, and who wants which.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::SystemTime};
 
 use crate::{any::type_name, pb::google::protobuf::Any};
 
@@ -40,6 +40,8 @@ pub struct Resource {
     pub version: String,
     /// The protobuf message.
     pub body: Any,
+    /// When what changed it happened, as our own server tells of a change to what was there.
+    pub caused_at: Option<SystemTime>,
 }
 
 /// What changed in one type since the last update that was accepted.

@@ -6,10 +6,17 @@ use std::{
     mem,
     net::IpAddr,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use super::convert::{Slice, SliceId};
+use super::{
+    convert::{Slice, SliceId},
+    transitions::{Seen, Transitions},
+};
 use crate::model::{Endpoint, EndpointPort, EndpointSet, MeshState, Pod, PodId, Service, ServiceId};
+
+/// How long [`MeshState::recent`] tells of a change: a reader that is slower has other problems.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// A change of one kind of object.
 #[derive(Debug)]
@@ -32,6 +39,8 @@ pub(super) enum Update {
     Service(TableEvent<ServiceId, Arc<Service>>),
     Slice(TableEvent<SliceId, Slice>),
     Pod(TableEvent<PodId, Arc<Pod>>),
+    /// What the event that follows tells of the pod's readiness; `None` if the pod is gone.
+    Seen(PodId, Option<Seen>),
 }
 
 /// The objects as the API server has them, and the state that follows from them.
@@ -48,6 +57,8 @@ pub(super) struct Assembler {
     users_of: HashMap<PodId, BTreeSet<ServiceId>>,
     /// Services whose endpoint set may not be what slices and pods say.
     dirty: HashSet<ServiceId>,
+    /// What caused changes of endpoints, and when.
+    transitions: Transitions,
     /// Whether `state` differs from the one that was last taken.
     changed: bool,
     state: MeshState,
@@ -98,6 +109,7 @@ impl Assembler {
                     self.dirty.extend(self.users_of.get(id).into_iter().flatten().cloned());
                 }
             }
+            Update::Seen(id, seen) => self.transitions.see(id, seen),
             Update::Slice(event) => {
                 for (id, old) in self.slices.apply(event) {
                     if let Some(old) = old {
@@ -116,12 +128,14 @@ impl Assembler {
     }
 
     /// The state, if it differs from the one that was last taken and all kinds were listed.
-    pub(super) fn take(&mut self) -> Option<Arc<MeshState>> {
+    ///
+    /// A change of endpoints that no pod is known to have caused counts as caused `now`.
+    pub(super) fn take(&mut self, now: SystemTime) -> Option<Arc<MeshState>> {
         if !(self.services.synced && self.slices.synced && self.pods.synced) {
             return None;
         }
         for service in mem::take(&mut self.dirty) {
-            self.rebuild_endpoints(service);
+            self.rebuild_endpoints(service, now);
         }
         let first = !self.state.is_synced();
         if !mem::take(&mut self.changed) && !first {
@@ -131,7 +145,7 @@ impl Assembler {
         Some(Arc::new(self.state.clone()))
     }
 
-    fn rebuild_endpoints(&mut self, service: ServiceId) {
+    fn rebuild_endpoints(&mut self, service: ServiceId, now: SystemTime) {
         let slices = self.slices_of.get(&service);
         if slices.is_some_and(BTreeSet::is_empty) {
             self.slices_of.remove(&service);
@@ -142,6 +156,12 @@ impl Assembler {
         if old.map_or(new.endpoints.is_empty(), |old| **old == new) {
             return;
         }
+        // What a pod did long ago is not why its endpoint changes now.
+        let is_recent = |at: &SystemTime| now.duration_since(*at).unwrap_or_default() < RECENT;
+        let cause = cause(old.map(Arc::as_ref), &new, &self.transitions).filter(is_recent).unwrap_or(now);
+        let recent = Arc::make_mut(&mut self.state.recent);
+        recent.retain(|_, at| is_recent(at));
+        recent.insert(service.clone(), cause);
         for pod in old.into_iter().flat_map(|set| &set.endpoints).filter_map(|endpoint| endpoint.pod.as_ref())
         {
             if let Some(users) = self.users_of.get_mut(pod) {
@@ -161,6 +181,19 @@ impl Assembler {
         }
         self.changed = true;
     }
+}
+
+/// When the last of the changes between two sets was caused; `None` if no pod is known to have caused any.
+fn cause(old: Option<&EndpointSet>, new: &EndpointSet, transitions: &Transitions) -> Option<SystemTime> {
+    let old = old.map(|set| set.endpoints.as_slice()).unwrap_or_default();
+    // Both are sorted by address and ports; what is in both as it was is no change.
+    let is_in = |set: &[Endpoint], endpoint: &Endpoint| {
+        let key = |endpoint: &Endpoint| (endpoint.address, endpoint.ports.clone());
+        set.binary_search_by_key(&key(endpoint), key).is_ok_and(|at| set[at] == *endpoint)
+    };
+    let changed = old.iter().filter(|endpoint| !is_in(&new.endpoints, endpoint));
+    let changed = changed.chain(new.endpoints.iter().filter(|endpoint| !is_in(old, endpoint)));
+    changed.filter_map(|endpoint| transitions.of(endpoint.pod.as_ref()?)).max()
 }
 
 /// The endpoints in `slices`. The same address with the same ports can be in two slices while the controller moves it:

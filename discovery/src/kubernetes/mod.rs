@@ -12,8 +12,9 @@
 
 mod assembler;
 mod convert;
+mod transitions;
 
-use std::{fmt::Debug, hash::Hash, sync::Arc};
+use std::{fmt::Debug, hash::Hash, sync::Arc, time::SystemTime};
 
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use k8s_openapi::api::{
@@ -55,9 +56,13 @@ pub async fn run(client: Client, publish: watch::Sender<Arc<MeshState>>, shutdow
     let slices = updates::<EndpointSlice, _>(&client, |event| {
         Update::Slice(convert_event(event, convert::slice_id, convert::slice))
     });
-    let pods = updates::<KubePod, _>(&client, |event| {
-        Update::Pod(convert_event(event, convert::pod_id, convert::pod))
-    });
+    let pods = events::<KubePod>(&client)
+        .flat_map(|event| {
+            let seen = transitions::seen(&event, SystemTime::now()).map(|(id, seen)| Update::Seen(id, seen));
+            let update = Update::Pod(convert_event(event, convert::pod_id, convert::pod));
+            stream::iter(seen.into_iter().chain([update]))
+        })
+        .boxed();
     let mut updates = stream::select_all([services, slices, pods]);
     let mut assembler = Assembler::default();
     loop {
@@ -74,7 +79,7 @@ pub async fn run(client: Client, publish: watch::Sender<Arc<MeshState>>, shutdow
                 Some(None) | None => break,
             }
         }
-        if let Some(state) = assembler.take() {
+        if let Some(state) = assembler.take(SystemTime::now()) {
             debug!(
                 version = state.version,
                 services = state.services.len(),
@@ -90,14 +95,22 @@ use self::assembler::Update;
 
 type Updates = stream::BoxStream<'static, Update>;
 
-/// The watch of one kind as a stream of updates; failures are logged and retried with backoff.
+/// The watch of one kind as a stream of updates.
 fn updates<K, F>(client: &Client, convert: F) -> Updates
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     F: Fn(watcher::Event<K>) -> Update + Send + 'static,
 {
+    events(client).map(convert).boxed()
+}
+
+/// The watch of one kind; failures are logged and retried with backoff.
+fn events<K>(client: &Client) -> impl Stream<Item = watcher::Event<K>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
     let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
-    logged::<K>(events).map(convert).boxed()
+    logged::<K>(events)
 }
 
 fn logged<K: Resource<DynamicType = ()>>(

@@ -11,6 +11,7 @@ mod connections;
 mod gauges;
 mod histogram;
 mod named;
+mod propagation;
 pub(crate) mod registry;
 mod text;
 
@@ -18,6 +19,7 @@ pub(crate) use cell::{Counter, PerWorker};
 pub(crate) use gauges::GaugeSet;
 pub(crate) use histogram::Histogram;
 pub(crate) use named::{CounterSet, NamedCounters};
+pub(crate) use propagation::Propagation;
 pub(crate) use registry::Registry;
 pub(crate) use text::{ServerNumbers, collect, encode};
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::cluster::outlier::counts as outlier;
 
 use super::{
-    ClusterCells, ConnectionLimitCells, HttpCells, ListenerCells, NamedCounters, PerWorker,
+    ClusterCells, ConnectionLimitCells, HttpCells, ListenerCells, NamedCounters, PerWorker, Propagation,
     ProxyProtocolCells, TcpCells, TlsInspectorCells,
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Registry {
     tls_inspectors: Arc<PerWorker<TlsInspectorCells>>,
     /// What filters count.
     pub(crate) named: Arc<NamedCounters>,
+    pub(crate) propagation: Propagation,
 }
 
 type Family<T> = Mutex<BTreeMap<String, Arc<PerWorker<T>>>>;
@@ -45,6 +46,7 @@ impl Registry {
             connection_limits: Mutex::default(),
             tls_inspectors: Arc::new(PerWorker::new(workers)),
             named: Arc::new(NamedCounters::new(workers)),
+            propagation: Propagation::default(),
         }
     }
 

@@ -13,6 +13,7 @@ use prometheus::{
 use super::{
     Counter, PerWorker, Registry, TlsCells, connections,
     histogram::{BOUNDS, Summed},
+    propagation,
 };
 use crate::http::exchange::Reason;
 
@@ -50,6 +51,7 @@ pub(crate) fn collect(registry: &Registry, server: &ServerNumbers) -> Vec<Metric
     managers(&mut families, registry);
     connections::write(&mut families, registry);
     registry.named.write(&mut families);
+    propagated(&mut families, &registry.propagation.read());
     server_numbers(&mut families, server);
     families.0.into_values().collect()
 }
@@ -241,6 +243,26 @@ pub(super) fn tls(
     }
 }
 
+fn propagated(families: &mut Families, counts: &propagation::Counts) {
+    let mut histogram = HistogramProto::default();
+    histogram.set_sample_count(counts.count);
+    histogram.set_sample_sum(counts.sum.as_secs_f64());
+    histogram.set_bucket(buckets(&propagation::BOUNDS, &counts.cumulative));
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    families.push("weft_xds_propagation_seconds", MetricType::HISTOGRAM, metric);
+}
+
+fn buckets(bounds: &[f64], cumulative: &[u64]) -> Vec<Bucket> {
+    let bucket = |(bound, count): (&f64, &u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
+        bucket
+    };
+    bounds.iter().zip(cumulative).map(bucket).collect()
+}
+
 fn server_numbers(families: &mut Families, server: &ServerNumbers) {
     families.gauge("envoy_server_live", &[], f64::from(u8::from(server.live)));
     families.gauge("envoy_server_state", &[], f64::from(server.state));
@@ -295,17 +317,7 @@ impl Families {
         let mut histogram = HistogramProto::default();
         histogram.set_sample_count(summed.count);
         histogram.set_sample_sum(summed.sum_millis);
-        let buckets = BOUNDS
-            .iter()
-            .zip(&summed.cumulative)
-            .map(|(bound, count)| {
-                let mut bucket = Bucket::default();
-                bucket.set_upper_bound(*bound);
-                bucket.set_cumulative_count(*count);
-                bucket
-            })
-            .collect::<Vec<_>>();
-        histogram.set_bucket(buckets);
+        histogram.set_bucket(buckets(&BOUNDS, &summed.cumulative));
         let mut metric = labelled(labels);
         metric.set_histogram(histogram);
         self.push(name, MetricType::HISTOGRAM, metric);

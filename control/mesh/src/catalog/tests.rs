@@ -63,6 +63,7 @@ pub(crate) fn state(
         ),
         endpoints: Arc::new(endpoints.into_iter().map(set).collect()),
         pods: Arc::new(pods.into_iter().map(|pod| (pod.id.clone(), Arc::new(pod))).collect()),
+        ..MeshState::default()
     }
 }
 

@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::api::{
     core::v1::{Pod as KubePod, Service as KubeService},
@@ -8,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    kubernetes::convert,
+    kubernetes::{convert, transitions},
     model::{AppProtocol, Health, ServiceKind, Transport},
 };
 
@@ -58,9 +61,9 @@ fn synced() -> Assembler {
             assembler.apply(Update::Pod(TableEvent::Restart));
         }
     }
-    assert!(assembler.take().is_none(), "pods were not listed yet");
+    assert!(assembler.take(SystemTime::UNIX_EPOCH).is_none(), "pods were not listed yet");
     assembler.apply(Update::Pod(TableEvent::Restarted));
-    assert_eq!(assembler.take().expect("the first state, though empty").version, 1);
+    assert_eq!(assembler.take(SystemTime::UNIX_EPOCH).expect("the first state, though empty").version, 1);
     assembler
 }
 
@@ -72,7 +75,7 @@ fn web() -> ServiceId {
 fn a_service_is_reduced_to_what_the_mesh_needs() {
     let mut assembler = synced();
     assembler.apply(service("web"));
-    let state = assembler.take().unwrap();
+    let state = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     let service = &state.services[&web()];
     assert_eq!(service.kind, ServiceKind::Virtual(vec!["10.96.0.7".parse().unwrap()]));
     assert_eq!(service.annotations.len(), 1);
@@ -85,12 +88,12 @@ fn an_object_that_did_not_change_for_the_mesh_publishes_nothing_and_keeps_its_po
     let mut assembler = synced();
     assembler.apply(service("web"));
     assembler.apply(pod(None));
-    let before = assembler.take().unwrap();
+    let before = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     assembler.apply(service("web"));
     assembler.apply(pod(None));
-    assert!(assembler.take().is_none());
+    assert!(assembler.take(SystemTime::UNIX_EPOCH).is_none());
     assembler.apply(service("api"));
-    let after = assembler.take().unwrap();
+    let after = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     assert!(Arc::ptr_eq(&before.services[&web()], &after.services[&web()]));
     assert!(Arc::ptr_eq(&before.pods, &after.pods));
 }
@@ -109,7 +112,7 @@ fn conditions_become_health() {
             endpoint("127.64.0.10", json!({})),
         ],
     ));
-    let state = assembler.take().unwrap();
+    let state = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     let health: Vec<Health> = state.endpoints_of(&web()).iter().map(|endpoint| endpoint.health).collect();
     assert_eq!(health, [Health::Ready, Health::NotReady, Health::Draining, Health::NotReady, Health::Ready]);
 }
@@ -125,11 +128,11 @@ fn the_sidecar_of_a_pod_is_found_whichever_comes_first() {
             assembler.apply(slice("web-1", "web", &ready));
         } else {
             assembler.apply(slice("web-1", "web", &ready));
-            let state = assembler.take().unwrap();
+            let state = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
             assert_eq!(state.endpoints_of(&web())[0].proxy_address().to_string(), "127.64.0.2");
             assembler.apply(pod(Some("127.64.0.3")));
         }
-        assert_eq!(assembler.take().unwrap().endpoints_of(&web())[0].sidecar, sidecar);
+        assert_eq!(assembler.take(SystemTime::UNIX_EPOCH).unwrap().endpoints_of(&web())[0].sidecar, sidecar);
     }
 }
 
@@ -138,13 +141,16 @@ fn an_endpoint_in_two_slices_counts_once_and_as_the_healthier() {
     let mut assembler = synced();
     assembler.apply(slice("a", "web", &[endpoint("127.64.0.2", json!({"ready": true}))]));
     assembler.apply(slice("b", "web", &[endpoint("127.64.0.2", json!({"ready": false}))]));
-    let state = assembler.take().unwrap();
+    let state = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(state.endpoints_of(&web()).len(), 1);
     assert_eq!(state.endpoints_of(&web())[0].health, Health::Ready);
     assembler.apply(Update::Slice(TableEvent::Remove(("default".into(), "a".into()))));
-    assert_eq!(assembler.take().unwrap().endpoints_of(&web())[0].health, Health::NotReady);
+    assert_eq!(
+        assembler.take(SystemTime::UNIX_EPOCH).unwrap().endpoints_of(&web())[0].health,
+        Health::NotReady
+    );
     assembler.apply(Update::Slice(TableEvent::Remove(("default".into(), "b".into()))));
-    assert!(assembler.take().unwrap().endpoints.is_empty());
+    assert!(assembler.take(SystemTime::UNIX_EPOCH).unwrap().endpoints.is_empty());
 }
 
 #[test]
@@ -152,11 +158,42 @@ fn what_is_missing_after_a_restart_is_gone_only_at_its_end() {
     let mut assembler = synced();
     assembler.apply(service("web"));
     assembler.apply(service("api"));
-    assembler.take();
+    assembler.take(SystemTime::UNIX_EPOCH);
     assembler.apply(Update::Service(TableEvent::Restart));
     assembler.apply(service("web"));
-    assert!(assembler.take().is_none(), "a list that is not complete says nothing about what is gone");
+    assert!(
+        assembler.take(SystemTime::UNIX_EPOCH).is_none(),
+        "a list that is not complete says nothing about what is gone"
+    );
     assembler.apply(Update::Service(TableEvent::Restarted));
-    let state = assembler.take().unwrap();
+    let state = assembler.take(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(state.services.keys().collect::<Vec<_>>(), [&web()]);
+}
+
+#[test]
+fn a_change_of_endpoints_is_as_old_as_what_the_pod_did() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let readiness = |ready: &str, now| {
+        let object: KubePod = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web-1"}, "spec": {"containers": []},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap();
+        let (id, seen) = transitions::seen(&kube::runtime::watcher::Event::Apply(object), now).unwrap();
+        Update::Seen(id, seen)
+    };
+    let mut assembler = synced();
+    assembler.apply(readiness("False", at(10)));
+    assembler.apply(slice("web-1", "web", &[endpoint("127.64.0.2", json!({"ready": false}))]));
+    assert_eq!(assembler.take(at(11)).unwrap().recent[&web()], at(10));
+    assembler.apply(readiness("True", at(20)));
+    assert!(assembler.take(at(20)).is_none(), "nothing changed for those who call it");
+    assembler.apply(slice("web-1", "web", &[endpoint("127.64.0.2", json!({"ready": true}))]));
+    assert_eq!(assembler.take(at(22)).unwrap().recent[&web()], at(20));
+    // Long after, something else changes, and the pod is not why.
+    assembler.apply(slice("web-1", "web", &[endpoint("127.64.0.3", json!({"ready": true}))]));
+    assert_eq!(assembler.take(at(500)).unwrap().recent[&web()], at(500));
+    assembler.apply(slice("api-1", "api", &[endpoint("127.64.0.4", json!({"ready": true}))]));
+    let recent = assembler.take(at(600)).unwrap().recent.clone();
+    assert_eq!(recent.keys().collect::<Vec<_>>(), [&ServiceId::new("default", "api")]);
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Asked, ClientSession, Held, Pending, Received, check, held, whole};
 use crate::{
+    cause,
     pb::envoy::{
         config::core::v3::Node,
         service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
@@ -106,9 +107,14 @@ impl ClientSession for DeltaClient {
         else {
             return Received::Ignored(response.type_url);
         };
+        let had = &self.held[type_.index()].resources;
         // Without a body it is but a sign of life.
         let resources = response.resources.into_iter().filter_map(|resource| {
-            Some(Resource { name: resource.name, version: resource.version, body: resource.resource? })
+            // What is new here may have changed long before anybody asked for it.
+            let replaces = had.get(&resource.name).is_some_and(|had| had.version != resource.version);
+            let caused_at = resource.metadata.as_ref().filter(|_| replaces).and_then(cause::from_metadata);
+            let (name, version) = (resource.name, resource.version);
+            Some(Resource { name, version, body: resource.resource?, caused_at })
         });
         let (mut upserts, mut refused) = match check(type_, resources) {
             Ok(sorted) => sorted,

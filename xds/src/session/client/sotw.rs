@@ -197,9 +197,9 @@ pub(super) fn unwrap(type_: ResourceType, body: Any) -> Result<Option<Resource>,
         let wrapped: Wrapped =
             any::unpack(&body).map_err(|error| whole(format!("a wrapped {type_} is unreadable: {error}")))?;
         let Some(body) = wrapped.resource else { return Ok(None) };
-        return Ok(Some(Resource { name: wrapped.name, version: wrapped.version, body }));
+        return Ok(Some(Resource { name: wrapped.name, version: wrapped.version, body, caused_at: None }));
     }
     let named = Named::decode(body.value.as_slice())
         .map_err(|error| whole(format!("a {type_} resource is unreadable: {error}")))?;
-    Ok(Some(Resource { name: named.name, version: String::new(), body }))
+    Ok(Some(Resource { name: named.name, version: String::new(), body, caused_at: None }))
 }

@@ -58,6 +58,34 @@ fn upserts(update: &ResourceUpdate) -> Vec<&str> {
 }
 
 #[test]
+fn the_cause_of_a_change_is_told_of_what_was_there_before_only() {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+    let mut client = DeltaClient::new(Node::default());
+    let wanted = Subscriptions { endpoints: ["a".to_owned()].into(), ..Default::default() };
+    client.open(&wanted);
+    let mut receive = |version: &str| {
+        let resource = Wrapped {
+            name: "a".into(),
+            version: version.into(),
+            metadata: Some(crate::cause::to_metadata(at)),
+            resource: Some(body(Endpoints, "a", version)),
+            ..Default::default()
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: Endpoints.type_url().into(),
+            resources: vec![resource],
+            ..Default::default()
+        };
+        let caused_at = update(client.receive(response)).upserts[0].caused_at;
+        client.answer(Ok(()), &wanted);
+        caused_at
+    };
+    assert_eq!(receive("1"), None, "it may have changed long before it was asked for");
+    assert_eq!(receive("2"), Some(at));
+    assert_eq!(receive("2"), None, "the same again is no change");
+}
+
+#[test]
 fn opening_asks_in_order_and_names_the_node_once() {
     let wanted = wanting_endpoints(&["a"]);
     let requests = DeltaClient::new(node()).open(&wanted);
@@ -218,7 +246,12 @@ fn what_an_earlier_run_kept_is_told_and_not_sent_again() {
         version: version.into(),
         upserts: names
             .iter()
-            .map(|name| Resource { name: (*name).into(), version: "7".into(), body: body(type_, name, "1") })
+            .map(|name| Resource {
+                name: (*name).into(),
+                version: "7".into(),
+                body: body(type_, name, "1"),
+                caused_at: None,
+            })
             .collect(),
         removed: Vec::new(),
     };
