@@ -10,7 +10,7 @@ use weft_xds::{
             cluster::v3::Cluster,
             core::v3::{
                 ApiConfigSource, ConfigSource, Node, api_config_source::ApiType,
-                grpc_service::TargetSpecifier,
+                grpc_service::TargetSpecifier, node::UserAgentVersionType,
             },
             listener::v3::Listener,
             overload::v3::OverloadManager,
@@ -63,6 +63,12 @@ pub(crate) struct ServerRef {
     pub(crate) cluster: Option<String>,
 }
 
+/// Says what program asks, as Envoy does, whatever the file says.
+fn introduced(node: Node) -> Node {
+    let version = UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned());
+    Node { user_agent_name: "weft-proxy".to_owned(), user_agent_version_type: Some(version), ..node }
+}
+
 /// Checks everything but the static resources themselves.
 pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
     let path = Path::default();
@@ -78,7 +84,7 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
     }
     let statics = message.static_resources.unwrap_or_default();
     let mut settings = Settings {
-        node: message.node.unwrap_or_default(),
+        node: introduced(message.node.unwrap_or_default()),
         clusters: statics.clusters,
         listeners: statics.listeners,
         secrets: statics.secrets,

@@ -478,6 +478,9 @@ impl State {
             Ok(())
         } else {
             self.updates.rejected(type_);
+            if type_ == ResourceType::RouteConfiguration {
+                self.settle();
+            }
             Err(rejected)
         }
     }

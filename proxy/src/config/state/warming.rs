@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use weft_xds::ResourceType;
 
 use super::State;
 use crate::{cluster::Discovery, config::source::Patience, listener::ListenerSlot};
@@ -44,8 +45,13 @@ impl State {
             return;
         }
         for entry in self.listeners.values_mut() {
+            // As in Envoy, a table that was refused holds nothing up: the listener serves without until it is mended.
+            let refused = |name: &str| {
+                let known = self.ledger.get(ResourceType::RouteConfiguration, name);
+                known.is_some_and(|known| known.failure.is_some())
+            };
             let warm = entry.pending.as_ref().is_some_and(|listener| listener.is_warm())
-                && entry.routes.iter().all(|name| self.routes.contains_key(name));
+                && entry.routes.iter().all(|name| self.routes.contains_key(name) || refused(name));
             if !warm && !entry.warming.over {
                 continue;
             }
