@@ -11,6 +11,7 @@
 //! * [`policy`] reads the wishes that a service's annotations express.
 //! * [`resources`] are the pure builders of Envoy v3 resources; [`catalog`] keeps those that all proxies share.
 //! * [`proxy`] says what kind of proxy asks, [`snapshot`] what such a proxy gets.
+//! * [`proxies_api`] tells what each proxy has and refused; `status` tells it on the Services that it is about.
 //! * [`load`] sums up load reports; [`metrics_api`] serves them, and the usage of CPU and memory, as Kubernetes does.
 //!
 //! Architecture Invariant: the cluster is reached only through [`kube::Client`], so all of this also runs against a
@@ -21,10 +22,12 @@ pub mod load;
 mod mesh;
 pub mod metrics_api;
 pub mod policy;
+pub mod proxies_api;
 pub mod proxy;
 mod publisher;
 pub mod resources;
 pub mod snapshot;
+mod status;
 mod telemetry;
 mod warnings;
 

@@ -22,7 +22,9 @@ use crate::{
     catalog::Catalog,
     load::Loads,
     metrics_api::{self, AggregatedApi, MetricsService, Scraper},
+    proxies_api::{self, ProxiesService},
     publisher::{Observer, Publisher},
+    status::{Answers, Keeper},
     telemetry::Telemetry,
     warnings,
 };
@@ -86,6 +88,15 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     let (changed, received) = mpsc::unbounded_channel();
     cache.observe(Arc::new(Observer { changed, telemetry: telemetry.clone() }));
     let (warnings, reports) = warnings::channel();
+    let answers = Arc::new(Answers::default());
+    cache.observe(answers.clone());
+    let keeper = Keeper {
+        client: client.clone(),
+        state: state.clone(),
+        cache: cache.clone(),
+        answers,
+        events: warnings.reporter(),
+    };
     let publisher = Publisher {
         state: state.clone(),
         changed: received,
@@ -101,6 +112,7 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(shutdown.clone()));
     tasks.spawn(reports.run(client, shutdown.clone()));
+    tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(scraper.run(shutdown.clone()));
     let ads = AdsService::new(cache.clone(), shutdown.clone());
     let lrs = LrsService::new(Arc::new(loads), config.load_interval, shutdown.clone());
@@ -149,6 +161,11 @@ impl Mesh {
     /// The API groups that the API server is to serve for the mesh.
     pub fn metrics_api(&self) -> Vec<AggregatedApi> {
         metrics_api::apis(&self.metrics)
+    }
+
+    /// The API of the proxies, to be served beside.
+    pub fn proxies_api(&self) -> AggregatedApi<ProxiesService> {
+        proxies_api::api(&self.cache)
     }
 
     /// Returns when everything has ended, which it does after the shutdown.

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use serde_json::json;
 use weft_api::mesh::BALANCER;
+use weft_xds::{
+    json::{self, Format},
+    pb::envoy::config::route::v3::{Route, VirtualHost},
+};
 
 /// The longest time from connecting to an endpoint to giving up on it: a [`Duration`].
 pub const CONNECT_TIMEOUT: &str = "weft.dev/connect-timeout";
@@ -10,13 +15,16 @@ pub const CONNECT_TIMEOUT: &str = "weft.dev/connect-timeout";
 pub const REQUEST_TIMEOUT: &str = "weft.dev/request-timeout";
 /// How often a request that reached no endpoint is tried again at others: 0 to [`MAX_RETRIES`].
 pub const RETRIES: &str = "weft.dev/retries";
+/// Routes of Envoy's configuration language (a list, YAML or JSON) in place of the one that sends all requests to the
+/// service. The timeout and the retries are then those of the routes. What a route means is for the proxies to judge.
+pub const ROUTES: &str = "weft.dev/routes";
 
 /// More retries than this multiply an overload instead of hiding a failure.
 pub const MAX_RETRIES: u32 = 10;
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 /// How requests to a service are treated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServicePolicy {
     /// How an endpoint is chosen.
     pub balancer: Balancer,
@@ -26,6 +34,8 @@ pub struct ServicePolicy {
     pub request_timeout: Option<Duration>,
     /// See [`RETRIES`]; 2.
     pub retries: u32,
+    /// See [`ROUTES`]; empty for none.
+    pub routes: Vec<Route>,
 }
 
 /// How an endpoint is chosen.
@@ -57,6 +67,7 @@ impl Default for ServicePolicy {
             connect_timeout: Duration::from_secs(5),
             request_timeout: None,
             retries: 2,
+            routes: Vec::new(),
         }
     }
 }
@@ -89,9 +100,11 @@ impl ServicePolicy {
                 let number = value.parse().ok().filter(|number| *number <= MAX_RETRIES);
                 self.retries = number.ok_or_else(|| format!("a number from 0 to {MAX_RETRIES}"))?;
             }
+            ROUTES => self.routes = routes(value)?,
             _ => {
                 return Err(format!(
-                    "no such annotation; there are {BALANCER}, {CONNECT_TIMEOUT}, {REQUEST_TIMEOUT} and {RETRIES}"
+                    "no such annotation; there are {BALANCER}, {CONNECT_TIMEOUT}, {REQUEST_TIMEOUT}, {RETRIES} and \
+                     {ROUTES}"
                 ));
             }
         }
@@ -113,6 +126,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let duration = Duration::from_millis(milliseconds.ok_or_else(expected)?);
     if duration.is_zero() || duration > MAX_DURATION { Err(expected()) } else { Ok(duration) }
+}
+
+/// A list of at least one route.
+fn routes(text: &str) -> Result<Vec<Route>, String> {
+    let expected = |error: json::ConfigError| format!("a list of Envoy's routes ({error})");
+    let list = json::parse_value(text, Format::Auto).map_err(expected)?;
+    let host: VirtualHost = json::from_json(&json!({ "routes": list })).map_err(expected)?;
+    if host.routes.is_empty() { Err("at least one route".to_owned()) } else { Ok(host.routes) }
 }
 
 // === impl PolicyProblem ===
@@ -148,6 +169,7 @@ mod tests {
                 connect_timeout: Duration::from_millis(250),
                 request_timeout: Some(Duration::from_secs(120)),
                 retries: 0,
+                routes: Vec::new(),
             }
         );
     }
@@ -166,10 +188,25 @@ mod tests {
             (RETRIES, "11"),
             (RETRIES, "many"),
             ("weft.dev/balancr", "peak-ewma"),
+            (ROUTES, "[]"),
+            (ROUTES, "match: {prefix: /}"),
+            (ROUTES, "[{match: {prefix: /}, rout: {cluster: a}}]"),
+            (ROUTES, "[{"),
         ] {
             let (policy, problems) = read(&[(key, value)]);
             assert_eq!(policy, ServicePolicy::default(), "{key}={value}");
             assert!(problems.len() == 1 && problems[0].to_string().contains(key), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn routes_are_read_and_their_meaning_is_left_to_the_proxies() {
+        let text = "- match: {safe_regex: {regex: '('}}\n  route: {cluster: other.default:80}\n- match: {prefix: /}\n  \
+                    route: {cluster: web.default:80}";
+        let (policy, problems) = read(&[(ROUTES, text)]);
+        assert_eq!(problems, []);
+        assert_eq!(policy.routes.len(), 2);
+        let (_, problems) = read(&[(ROUTES, "[{match: {prefix: /}, rout: {cluster: a}}]")]);
+        assert!(problems[0].to_string().contains("routes[0]: unknown field \"rout\""), "{}", problems[0]);
     }
 }

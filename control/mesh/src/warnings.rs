@@ -1,11 +1,11 @@
-//! Tells the owners of services about annotations that cannot be followed.
+//! Tells the owners of services, in Events, about annotations that cannot be followed and what proxies refuse.
 
 use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{self, Event, EventType, Recorder},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,20 +21,25 @@ const MAX_WAITING: usize = 256;
 /// Logs each problem once, and hands it to a [`Reports`] that makes it an Event.
 pub(crate) struct Warnings {
     told: HashSet<(String, PolicyProblem)>,
-    reports: mpsc::Sender<Report>,
+    reporter: Reporter,
 }
 
 /// The other end of [`Warnings`].
 pub(crate) struct Reports(mpsc::Receiver<Report>);
 
+/// Has Events made about services.
+#[derive(Clone)]
+pub(crate) struct Reporter(mpsc::Sender<Report>);
+
 struct Report {
     about: ObjectReference,
+    reason: &'static str,
     note: String,
 }
 
 pub(crate) fn channel() -> (Warnings, Reports) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    (Warnings { told: HashSet::new(), reports: sender }, Reports(receiver))
+    (Warnings { told: HashSet::new(), reporter: Reporter(sender) }, Reports(receiver))
 }
 
 // === impl Warnings ===
@@ -52,18 +57,32 @@ impl Warnings {
                 continue;
             }
             warn!(service = %service.id, %problem, "invalid annotation, the default stays");
-            let about = ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
-                namespace: Some(service.id.namespace.clone()),
-                name: Some(service.id.name.clone()),
-                uid: Some(service.uid.clone()),
-                ..ObjectReference::default()
-            };
-            if self.reports.try_send(Report { about, note: format!("{problem}; the default stays") }).is_err()
-            {
-                debug!(service = %service.id, "too many events wait, this one is in the log only");
-            }
+            self.reporter.warn(service, "InvalidMeshAnnotation", format!("{problem}; the default stays"));
+        }
+    }
+
+    /// For others who have something to tell about a service.
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    /// Has an Event of type Warning made.
+    pub(crate) fn warn(&self, service: &Service, reason: &'static str, note: String) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.id.namespace.clone()),
+            name: Some(service.id.name.clone()),
+            uid: Some(service.uid.clone()),
+            ..ObjectReference::default()
+        };
+        if let Err(error) = self.0.try_send(Report { about, reason, note }) {
+            let note = error.into_inner().note;
+            debug!(service = %service.id, note, "too many events wait, this one is in the log only");
         }
     }
 }
@@ -73,17 +92,17 @@ impl Warnings {
 impl Reports {
     /// Makes Events until `shutdown`.
     pub(crate) async fn run(mut self, client: Client, shutdown: CancellationToken) {
-        let reporter = Reporter { controller: "weft-mesh".to_owned(), instance: None };
+        let reporter = events::Reporter { controller: "weft-mesh".to_owned(), instance: None };
         let recorder = Recorder::new(client, reporter);
         loop {
             let report = tokio::select! {
                 () = shutdown.cancelled() => return,
                 report = self.0.recv() => report,
             };
-            let Some(Report { about, note }) = report else { return };
+            let Some(Report { about, reason, note }) = report else { return };
             let event = Event {
                 type_: EventType::Warning,
-                reason: "InvalidMeshAnnotation".to_owned(),
+                reason: reason.to_owned(),
                 note: Some(note),
                 action: "Configure".to_owned(),
                 secondary: None,

@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Run the sidecar proxy on an Envoy bootstrap file
     Proxy(Box<weft_proxy::cli::Args>),
+    /// Show how far each proxy is with its configuration
+    Proxies(ProxiesArgs),
     /// Supervise one container of the process runtime
     #[command(hide = true)]
     Shim {
@@ -80,6 +82,43 @@ pub(crate) struct UpArgs {
     /// Level of the logs on standard error: error, warn, info, debug, trace, or target=level pairs
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub(crate) log_level: String,
+}
+
+/// What `weft proxies` can be told.
+///
+/// The cluster is the one of --kubeconfig, else of $KUBECONFIG, else of `weft up` on this machine, else of ~/.kube/config.
+#[derive(Debug, Args)]
+pub(crate) struct ProxiesArgs {
+    /// Everything about this proxy
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+
+    /// What control wants the proxy to have against what it acknowledged
+    #[arg(long, requires = "id", conflicts_with = "output")]
+    pub(crate) diff: bool,
+
+    /// Form of the output
+    #[arg(short, long, value_enum)]
+    pub(crate) output: Option<Output>,
+
+    /// How to reach the cluster
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Where the state of the cluster on this machine lives
+    #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Forms of output, as kubectl has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// The objects
+    Json,
+    /// The objects
+    Yaml,
+    /// A table with further columns
+    Wide,
 }
 
 /// See [`weft_node::RuntimeChoice`].

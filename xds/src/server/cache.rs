@@ -129,6 +129,16 @@ impl SnapshotCache {
         books(node, &streams, true)
     }
 
+    /// The books of a connected proxy without its resources.
+    pub fn summary(&self, proxy_id: &str) -> Option<ProxyBooks> {
+        let (node, streams) = {
+            let proxies = self.inner.proxies.lock();
+            let proxy = proxies.get(proxy_id)?;
+            (proxy.node.clone()?, proxy.streams.clone())
+        };
+        books(node, &streams, false)
+    }
+
     /// The books of all connected proxies without their resources, by the proxies' ids.
     pub fn all_books(&self) -> Vec<ProxyBooks> {
         let mut found: Vec<_> = {

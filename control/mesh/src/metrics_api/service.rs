@@ -28,9 +28,9 @@ use super::{
 };
 use crate::load::{Load, Loads};
 
-/// An API group to be served under the API server's address.
+/// An API group to be served under the API server's address, answered by `S`.
 #[derive(Clone)]
-pub struct AggregatedApi {
+pub struct AggregatedApi<S = MetricsService> {
     /// Its group.
     pub group: &'static str,
     /// Its version.
@@ -38,7 +38,7 @@ pub struct AggregatedApi {
     /// What discovery tells of it.
     pub resources: Vec<ApiResource>,
     /// Answers everything below `/apis/GROUP/VERSION/`; requests carry their whole path.
-    pub service: MetricsService,
+    pub service: S,
 }
 
 /// A resource, as discovery tells it.

@@ -14,8 +14,11 @@ use crate::policy::ServicePolicy;
 /// (`reset`), our proxy tries again only if the method is idempotent.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset";
 
-/// All requests of a service's port, to its cluster of the same name.
+/// All requests of a service's port, to its cluster of the same name unless the service brings routes of its own.
 pub fn service(name: &str, policy: &ServicePolicy) -> RouteConfiguration {
+    if !policy.routes.is_empty() {
+        return configuration(name, policy.routes.clone());
+    }
     let retry = (policy.retries > 0).then(|| RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         num_retries: u32_value(policy.retries),
@@ -35,25 +38,31 @@ fn to_cluster(
     timeout: Option<Duration>,
     retry_policy: Option<RetryPolicy>,
 ) -> RouteConfiguration {
+    let route = Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(route_match::PathSpecifier::Prefix("/".to_owned())),
+            ..RouteMatch::default()
+        }),
+        action: Some(route::Action::Route(RouteAction {
+            cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
+            // Without it there is a limit of 15 s; zero means none.
+            timeout: Some(duration(timeout.unwrap_or_default())),
+            retry_policy,
+            ..RouteAction::default()
+        })),
+        ..Route::default()
+    };
+    configuration(name, vec![route])
+}
+
+/// One virtual host for every name.
+fn configuration(name: &str, routes: Vec<Route>) -> RouteConfiguration {
     RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts: vec![VirtualHost {
             name: name.to_owned(),
             domains: vec!["*".to_owned()],
-            routes: vec![Route {
-                r#match: Some(RouteMatch {
-                    path_specifier: Some(route_match::PathSpecifier::Prefix("/".to_owned())),
-                    ..RouteMatch::default()
-                }),
-                action: Some(route::Action::Route(RouteAction {
-                    cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
-                    // Without it there is a limit of 15 s; zero means none.
-                    timeout: Some(duration(timeout.unwrap_or_default())),
-                    retry_policy,
-                    ..RouteAction::default()
-                })),
-                ..Route::default()
-            }],
+            routes,
             ..VirtualHost::default()
         }],
         // Cluster and route travel separately: a route may be there first.

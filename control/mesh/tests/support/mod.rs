@@ -78,9 +78,36 @@ impl FakeApi {
                 self.inner.lock().created.push((path, object));
                 return Ok(Response::new(Full::new(body).boxed_unsync()));
             }
+            if parts.method == http::Method::PATCH {
+                let body = body.collect().await.expect("a body in memory").to_bytes();
+                return Ok(self.patch_status(&path, &serde_json::from_slice(&body).expect("JSON")));
+            }
             Ok(self.get(&path, &query))
         }
         .boxed()
+    }
+
+    /// Of `/api/v1/namespaces/NS/services/NAME/status`: conditions are merged by their type.
+    fn patch_status(&self, path: &str, patch: &Value) -> Response<ResponseBody> {
+        let segments: Vec<&str> = path.split('/').collect();
+        let [prefix @ .., "namespaces", _, plural, name, "status"] = segments.as_slice() else {
+            panic!("{path} is not the status of an object");
+        };
+        let collection = join(prefix, plural);
+        let mut object = self.object(&collection, name).expect("the object is there");
+        let mut conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for new in patch["status"]["conditions"].as_array().expect("conditions") {
+            conditions.retain(|old| old["type"] != new["type"]);
+            conditions.push(new.clone());
+        }
+        object["status"]["conditions"] = conditions.into();
+        self.put(&collection, object.clone());
+        Response::new(Full::new(Bytes::from(object.to_string())).boxed_unsync())
+    }
+
+    /// An object as it is now.
+    pub(crate) fn object(&self, collection: &str, name: &str) -> Option<Value> {
+        self.inner.lock().collections.get(collection)?.get(name).cloned()
     }
 
     fn get(&self, path: &str, query: &str) -> Response<ResponseBody> {

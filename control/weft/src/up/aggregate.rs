@@ -1,14 +1,25 @@
 //! Serves what the mesh control answers under the API server's address.
 
-use http::Request;
-use http_body_util::BodyExt as _;
-use tower::{ServiceExt, util::BoxCloneSyncService};
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use weft_apiserver::{AggregatedResource, ApiServer, Body};
 use weft_mesh::metrics_api::AggregatedApi;
 
 /// Hands the requests of one API group to the mesh control. Each side has its own words for the same thing, since
 /// neither crate knows the other.
-pub(super) fn aggregate(api: &ApiServer, aggregated: AggregatedApi) {
+pub(super) fn aggregate<S>(api: &ApiServer, aggregated: AggregatedApi<S>)
+where
+    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
     let resources = aggregated
         .resources
         .into_iter()

@@ -11,11 +11,7 @@ use anyhow::Context as _;
 
 /// The given directory, else the default of the XDG specification; made if need be, readable by its owner only.
 pub(super) fn prepare(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let dir = match given {
-        Some(dir) => dir,
-        None => default_dir(env::var_os("XDG_DATA_HOME").map(PathBuf::from), env::home_dir())
-            .context("neither $XDG_DATA_HOME nor $HOME is set; give --data-dir")?,
-    };
+    let dir = locate(given).context("neither $XDG_DATA_HOME nor $HOME is set; give --data-dir")?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -23,6 +19,11 @@ pub(super) fn prepare(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
     // Bootstraps and kubeconfig name files below it; they are read by processes with other working directories.
     dir.canonicalize().with_context(|| format!("cannot resolve the data directory {}", dir.display()))
+}
+
+/// The given directory, else the default, which need not be there; `None` if there is nothing to tell it from.
+pub(crate) fn locate(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| default_dir(env::var_os("XDG_DATA_HOME").map(PathBuf::from), env::home_dir()))
 }
 
 /// Replaces `path` with `text` at once, readable by its owner only.

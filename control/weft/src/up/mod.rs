@@ -6,7 +6,7 @@
 
 mod aggregate;
 mod components;
-mod data_dir;
+pub(crate) mod data_dir;
 mod metrics;
 mod ports;
 mod signals;
@@ -118,6 +118,7 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     for aggregated in mesh.metrics_api() {
         aggregate(&api, aggregated);
     }
+    aggregate(&api, mesh.proxies_api());
 
     let config = weft_scheduler::Config { registry: Some(registry.clone()), ..Default::default() };
     let client = api.client("system:kube-scheduler", &[]);

@@ -1,0 +1,14 @@
+//! `mesh.weft.dev/v1alpha1`: the proxies and how far each is, for `weft proxies` and `kubectl get proxies`.
+//!
+//! Read only, and not kept: a proxy is there while it is connected to this control.
+
+mod object;
+mod service;
+mod table;
+
+pub use self::service::{ProxiesService, api};
+
+/// The group of the mesh's own API.
+pub const GROUP: &str = "mesh.weft.dev";
+/// The version of [`GROUP`].
+pub const VERSION: &str = "v1alpha1";
