@@ -101,6 +101,7 @@ const LONG_FLAGS: &[(&str, &str)] = &[
     ("RLSE", "RateLimitServiceError"),
     ("UAEX", "UnauthorizedExternalService"),
     ("LH", "FailedLocalHealthCheck"),
+    ("NFCF", "NoFilterConfigFound"),
 ];
 
 fn long_flag(flag: &str) -> &'static str {

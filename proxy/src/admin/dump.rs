@@ -115,6 +115,26 @@ impl Admin {
             "static_listeners": static_listeners, "dynamic_listeners": dynamic_listeners}),
         );
         configs.push(json!({"@type": kind("RoutesConfigDump"), "dynamic_route_configs": routes}));
+        let extensions: Vec<Value> = state
+            .extensions()
+            .map(|(name, message)| {
+                let config = shown(to_json(message), "envoy.config.core.v3.TypedExtensionConfig");
+                known(json!({ "ecds_filter": config }), &state, ResourceType::ExtensionConfig, name)
+            })
+            .collect();
+        if !extensions.is_empty() {
+            configs.push(json!({"@type": kind("EcdsConfigDump"), "ecds_filters": extensions}));
+        }
+        let scopes: Vec<Value> = state
+            .scopes
+            .values()
+            .map(|message| shown(to_json(message), "envoy.config.route.v3.ScopedRouteConfiguration"))
+            .collect();
+        if !scopes.is_empty() {
+            let version = version(ResourceType::ScopedRouteConfiguration);
+            configs.push(json!({"@type": kind("ScopedRoutesConfigDump"),
+                "dynamic_scoped_route_configs": [{"version_info": version, "scoped_route_configs": scopes}]}));
+        }
         // Not of Envoy, so a type that every reader of protobuf's JSON knows.
         if let Some(last_good) = &state.last_good {
             configs.push(
@@ -180,6 +200,8 @@ fn elements(configs: &[Value], resource: &str) -> Option<Vec<Value>> {
             "dynamic_listeners" => "DynamicListener",
             "dynamic_route_configs" => "DynamicRouteConfig",
             "dynamic_endpoint_configs" => "DynamicEndpointConfig",
+            "ecds_filters" => "EcdsFilterConfig",
+            "dynamic_scoped_route_configs" => "DynamicScopedRouteConfigs",
             _ => return None,
         };
         let typed = items.iter().cloned().map(|mut item| {
@@ -199,7 +221,7 @@ fn retain_names(config: &mut Value, wanted: &dyn Fn(&str) -> bool) {
 }
 
 fn name_of(item: &Value) -> Option<&str> {
-    let inside = ["cluster", "listener", "route_config", "endpoint_config"];
+    let inside = ["cluster", "listener", "route_config", "endpoint_config", "ecds_filter"];
     let config = inside.iter().find_map(|field| item.get(field)).unwrap_or(item);
     config.get("name").or_else(|| config.get("cluster_name"))?.as_str()
 }

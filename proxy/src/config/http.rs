@@ -16,7 +16,7 @@ use weft_xds::pb::envoy::{
 use super::{
     ConfigError, Path, access_log, cluster, http2,
     names::Names,
-    route,
+    route, scoped_routes,
     source::{Patience, Source},
     unsupported, value,
 };
@@ -31,7 +31,7 @@ use crate::{
         },
         path::{EscapedSlashes, PathRules},
     },
-    route::RouteSlot,
+    route::{RouteSlot, scopes::Routes},
     worker::Shared,
 };
 
@@ -71,7 +71,7 @@ pub(super) fn compile(
             let table = route::compile(&path.field("route_config"), config, names)?;
             let slot = RouteSlot::empty();
             slot.set(Some(Arc::new(table)));
-            Arc::new(slot)
+            Routes::One(Arc::new(slot))
         }
         RouteSpecifier::Rds(rds) => {
             if rds.route_config_name.is_empty() {
@@ -80,9 +80,11 @@ pub(super) fn compile(
             let source = Source::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
             let patience = Patience::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
             names.patience = names.patience.and(patience);
-            names.route(&source, &rds.route_config_name)
+            Routes::One(names.route(&source, &rds.route_config_name))
         }
-        RouteSpecifier::ScopedRoutes(_) => return Err(path.field("scoped_routes").unsupported()),
+        RouteSpecifier::ScopedRoutes(scoped) => {
+            scoped_routes::compile(&path.field("scoped_routes"), scoped, names)?
+        }
     };
     let server_header = match ServerHeaderTransformation::try_from(message.server_header_transformation) {
         Ok(ServerHeaderTransformation::Overwrite) => ServerHeader::Overwrite,

@@ -7,6 +7,8 @@ use std::{
 };
 
 use super::{
+    extensions::Extensions,
+    scoped_routes::ScopeTables,
     secrets::Secrets,
     source::{FileSource, Patience, Source},
 };
@@ -28,6 +30,8 @@ pub(crate) struct Names {
     pub(super) route_files: HashMap<String, (FileSource, String)>,
     pub(super) logs: HashMap<String, Output>,
     pub(crate) secrets: Secrets,
+    pub(crate) extensions: Extensions,
+    pub(crate) scopes: ScopeTables,
     log_stats: Arc<LogStats>,
     /// What the filters of routes count in.
     pub(crate) counters: Arc<NamedCounters>,
@@ -36,7 +40,7 @@ pub(crate) struct Names {
     /// Route tables that were asked for by name since this was last emptied.
     pub(super) asked_routes: BTreeSet<String>,
     /// How long they are waited for.
-    pub(super) patience: Patience,
+    pub(crate) patience: Patience,
 }
 
 // === impl Names ===
@@ -50,6 +54,8 @@ impl Names {
             route_files: HashMap::new(),
             logs: HashMap::new(),
             secrets: Secrets::default(),
+            extensions: Extensions::default(),
+            scopes: ScopeTables::default(),
             log_stats,
             counters,
             directory: Arc::default(),
@@ -84,11 +90,16 @@ impl Names {
 
     /// The place of the route table of this name.
     pub(crate) fn route(&mut self, source: &Source, name: &str) -> Arc<RouteSlot> {
+        self.asked_routes.insert(source.key(name));
+        self.route_slot(source, name)
+    }
+
+    /// The same for who does not wait for it.
+    pub(super) fn route_slot(&mut self, source: &Source, name: &str) -> Arc<RouteSlot> {
         let key = source.key(name);
         if let Source::File(file) = source {
             self.route_files.insert(key.clone(), (file.clone(), name.to_owned()));
         }
-        self.asked_routes.insert(key.clone());
         self.known_route(key)
     }
 
@@ -112,6 +123,7 @@ impl Names {
         self.routes.retain(|_, slot| Arc::strong_count(slot) > 1);
         self.route_files.retain(|key, _| self.routes.contains_key(key));
         self.secrets.forget_unused();
+        self.scopes.forget_unused();
         self.logs.retain(|_, output| !output.is_last());
     }
 }

@@ -6,9 +6,11 @@
 //! * A listener is put in place only when the route tables and secrets that it names are there, so that it never answers
 //!   404 or fails a handshake for want of an update that is on its way.
 
+mod extensions;
 mod given;
 mod references;
 mod runtime;
+mod scopes;
 mod updates;
 mod warming;
 
@@ -25,8 +27,10 @@ use weft_xds::{
     Rejected, ResourceType, ResourceUpdate, any,
     pb::envoy::{
         config::{
-            cluster::v3::Cluster as ProtoCluster, endpoint::v3::ClusterLoadAssignment,
-            listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
+            cluster::v3::Cluster as ProtoCluster,
+            endpoint::v3::ClusterLoadAssignment,
+            listener::v3::Listener as ProtoListener,
+            route::v3::{RouteConfiguration, ScopedRouteConfiguration},
         },
         extensions::transport_sockets::tls::v3::Secret,
     },
@@ -36,6 +40,7 @@ pub(crate) use self::updates::Updates;
 use self::{runtime::Layers, warming::Warming};
 use super::{
     ConfigError, Path, cluster, endpoint,
+    extensions::Asked,
     known::Ledger,
     last_good::LastGood,
     listener,
@@ -58,6 +63,7 @@ pub(crate) struct State {
     pub(crate) clusters: BTreeMap<String, ClusterEntry>,
     pub(crate) listeners: BTreeMap<String, ListenerEntry>,
     pub(crate) routes: BTreeMap<String, RouteConfiguration>,
+    pub(crate) scopes: BTreeMap<String, ScopedRouteConfiguration>,
     pub(crate) endpoints: BTreeMap<String, ClusterLoadAssignment>,
     /// Layers of runtime values that resources fill.
     pub(crate) runtime_layers: Layers,
@@ -113,6 +119,9 @@ pub(crate) struct ListenerEntry {
     pending: Option<Arc<Listener>>,
     warming: Warming,
     routes: BTreeSet<String>,
+    extensions: Asked,
+    /// Whether it has a route table for each scope.
+    scoped: bool,
 }
 
 // === impl State ===
@@ -129,6 +138,7 @@ impl State {
             clusters: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
+            scopes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             runtime_layers: Layers::default(),
             clusters_from: None,
@@ -218,9 +228,13 @@ impl State {
             }
         }
         self.names.asked_routes.clear();
+        self.names.extensions.asked = Asked::default();
+        self.names.scopes.asked = false;
         self.names.patience = self.names.secrets.take_patience();
         let compiled = Arc::new(listener::compile(path, &message, &self.shared, &mut self.names)?);
         let routes = std::mem::take(&mut self.names.asked_routes);
+        let extensions = std::mem::take(&mut self.names.extensions.asked);
+        let scoped = std::mem::take(&mut self.names.scopes.asked);
         let patience = std::mem::take(&mut self.names.patience).and(self.names.secrets.take_patience());
         let warming = Warming::new(patience);
         let previous =
@@ -251,8 +265,21 @@ impl State {
         }
         self.listeners.insert(
             key,
-            ListenerEntry { message, from_file, slot, bound, pending: Some(compiled), warming, routes },
+            ListenerEntry {
+                message,
+                from_file,
+                slot,
+                bound,
+                pending: Some(compiled),
+                warming,
+                routes,
+                extensions,
+                scoped,
+            },
         );
+        if scoped {
+            self.place_scopes();
+        }
         self.settle();
         Ok(())
     }
@@ -337,8 +364,7 @@ impl State {
             }
             // Whoever refers to these goes with its own type; until then the last good one serves.
             ResourceType::RouteConfiguration => {
-                let used = self.listeners.values().any(|entry| entry.routes.contains(name));
-                if !used {
+                if !self.asked_routes().contains(name) {
                     self.routes.remove(name);
                 }
             }
@@ -348,10 +374,11 @@ impl State {
                 }
             }
             ResourceType::Runtime => self.remove_runtime(name),
-            ResourceType::Secret
-            | ResourceType::ExtensionConfig
-            | ResourceType::ScopedRouteConfiguration
-            | ResourceType::VirtualHost => {}
+            ResourceType::ExtensionConfig => self.remove_extension(name),
+            ResourceType::ScopedRouteConfiguration => {
+                self.scopes.remove(name);
+            }
+            ResourceType::Secret | ResourceType::VirtualHost => {}
         }
     }
 
@@ -428,6 +455,10 @@ impl State {
         let mut rejected = Vec::new();
         let type_ = update.type_;
         self.heard.insert(type_);
+        let mut changing = match type_ {
+            ResourceType::ScopedRouteConfiguration => Self::changing(&update),
+            _ => BTreeSet::new(),
+        };
         for resource in update.upserts {
             let path = Path::root(&type_.to_string()).field(&resource.name);
             let result = match type_ {
@@ -443,9 +474,11 @@ impl State {
                     .and_then(|message| self.set_secret(&path, message)),
                 ResourceType::Runtime => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_runtime(&path, &resource.name, message)),
-                ResourceType::ExtensionConfig
-                | ResourceType::ScopedRouteConfiguration
-                | ResourceType::VirtualHost => Err(path.error("nothing here asks for it")),
+                ResourceType::ExtensionConfig => unpack(&path, any::unpack(&resource.body))
+                    .and_then(|message| self.set_extension(&path, &resource.name, message)),
+                ResourceType::ScopedRouteConfiguration => unpack(&path, any::unpack(&resource.body))
+                    .and_then(|message| self.set_scope(&path, message, &mut changing)),
+                ResourceType::VirtualHost => Err(path.error("nothing here asks for it")),
             };
             let version = if resource.version.is_empty() { &update.version } else { &resource.version };
             if let Err(error) = &result {
@@ -462,8 +495,10 @@ impl State {
             self.remove(type_, &name);
             self.ledger.removed(type_, &name);
         }
-        if type_ == ResourceType::Cluster {
-            self.names.list_clusters();
+        match type_ {
+            ResourceType::Cluster => self.names.list_clusters(),
+            ResourceType::ScopedRouteConfiguration => self.place_scopes(),
+            _ => {}
         }
         self.names.forget_unused();
         self.shared.registry.forget_unused();
@@ -478,9 +513,7 @@ impl State {
             Ok(())
         } else {
             self.updates.rejected(type_);
-            if type_ == ResourceType::RouteConfiguration {
-                self.settle();
-            }
+            self.settle();
             Err(rejected)
         }
     }

@@ -1,5 +1,7 @@
 //! The filters of a connection manager, in order, and an exchange's way through them.
 
+use std::sync::Arc;
+
 use super::{Filter, Overrides, Request, Response, ResponseBody, Step, overrides::Own};
 use crate::{
     http::{
@@ -17,13 +19,13 @@ pub(crate) struct Chain {
 }
 
 /// One place in a chain.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// By which routes refer to it.
     pub(super) name: String,
     /// Off unless a route says otherwise.
     pub(super) disabled: bool,
-    pub(super) filter: Box<dyn Filter>,
+    pub(super) filter: Arc<dyn Filter>,
 }
 
 /// An exchange as its chain sees it.

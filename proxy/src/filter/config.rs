@@ -6,7 +6,7 @@ use weft_xds::{
     any,
     pb::{
         envoy::{
-            config::route::v3::FilterConfig,
+            config::{core::v3::ExtensionConfigSource, route::v3::FilterConfig},
             extensions::filters::{
                 http::router::v3::Router,
                 network::http_connection_manager::v3::{HttpFilter, http_filter::ConfigType},
@@ -17,12 +17,22 @@ use weft_xds::{
 };
 
 use super::{
-    Chain, Inputs, Kind, Overrides, adaptive_concurrency, admission_control, buffer, cdn_loop, chain::Entry,
-    compressor, cors, ext_authz, fault, grpc_web, header_mutation, health_check, jwt_authn, local_ratelimit,
-    overrides::Override, ratelimit, rbac, set_metadata, stateful_session,
+    Chain, Filters, Inputs, Kind, LiveChain, Overrides, adaptive_concurrency, admission_control, buffer,
+    cdn_loop,
+    chain::Entry,
+    compressor, cors, ext_authz, fault, grpc_web, header_mutation, health_check, jwt_authn,
+    live::{Discovered, Place},
+    local_ratelimit,
+    overrides::Override,
+    ratelimit, rbac, set_metadata, stateful_session,
 };
 use crate::{
-    config::{ConfigError, Path, names::Names, unsupported, value},
+    config::{
+        ConfigError, Path,
+        names::Names,
+        source::{Patience, Source},
+        unsupported, value,
+    },
     metrics::NamedCounters,
     worker::upkeep::Upkeeps,
 };
@@ -53,7 +63,7 @@ const WRAPPER: &str = "envoy.config.route.v3.FilterConfig";
 
 /// What `http_filters` says.
 pub(crate) struct HttpFilters {
-    pub(crate) chain: Chain,
+    pub(crate) chain: Filters,
     /// Whether the router leaves Envoy's own fields out.
     pub(crate) suppress_envoy_headers: bool,
 }
@@ -67,27 +77,28 @@ pub(crate) fn compile(
     upkeeps: &Upkeeps,
 ) -> Result<HttpFilters, ConfigError> {
     let counters = Arc::clone(&names.counters);
-    let (compressors, chain) = (Vec::new(), Arc::default());
-    let mut inputs = Inputs { stat_prefix, counters: &counters, names, upkeeps, compressors, chain };
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut inputs = Inputs::new(stat_prefix, &counters, names, upkeeps);
+    let mut places: Vec<Place> = Vec::new();
     let mut router = None;
     for (index, filter) in filters.iter().enumerate() {
         let path = path.item("http_filters", index);
         if router.is_some() {
             return Err(path.error("the router must be the last filter"));
         }
-        if entries.iter().any(|entry| entry.name == filter.name) {
+        if places.iter().any(|place| place.name() == filter.name) {
             return Err(path.field("name").error(format!("{:?} is in more than one place", filter.name)));
         }
         let disabled = path.field("disabled");
-        let path = path.field("typed_config");
         let config = match &filter.config_type {
             Some(ConfigType::TypedConfig(config)) => config,
-            Some(ConfigType::ConfigDiscovery(_)) => {
-                return Err(path.error("config_discovery is not supported"));
+            Some(ConfigType::ConfigDiscovery(config)) => {
+                let path = path.field("config_discovery");
+                places.push(Place::Discovered(discovered(&path, filter, config, &mut inputs)?));
+                continue;
             }
-            None => return Err(path.missing()),
+            None => return Err(path.field("typed_config").missing()),
         };
+        let path = path.field("typed_config");
         let name = any::type_name(&config.type_url);
         if name == ROUTER {
             if filter.disabled {
@@ -96,7 +107,9 @@ pub(crate) fn compile(
             router = Some(self::router(&path, config)?);
         } else if let Some(kind) = KINDS.iter().find(|kind| kind.message == name) {
             let compiled = (kind.compile)(&path, config, &mut inputs)?;
-            entries.push(Entry { name: filter.name.clone(), disabled: filter.disabled, filter: compiled });
+            let filter =
+                Entry { name: filter.name.clone(), disabled: filter.disabled, filter: compiled.into() };
+            places.push(Place::Fixed(filter));
         } else if filter.is_optional {
             tracing::warn!(filter = name, "optional filter is not supported and left out");
         } else {
@@ -109,7 +122,60 @@ pub(crate) fn compile(
     let _ = inputs.chain.set(std::mem::take(&mut inputs.compressors));
     let suppress_envoy_headers =
         router.ok_or_else(|| path.field("http_filters").error("must end with the router filter"))?;
-    Ok(HttpFilters { chain: Chain { entries }, suppress_envoy_headers })
+    let chain = if places.iter().any(|place| matches!(place, Place::Discovered(_))) {
+        let chain = Arc::new(LiveChain::new(stat_prefix, places));
+        names.extensions.follow(&chain);
+        Filters::Live(chain)
+    } else {
+        Filters::Fixed(Chain { entries: places.into_iter().filter_map(Place::fixed).collect() })
+    };
+    Ok(HttpFilters { chain, suppress_envoy_headers })
+}
+
+/// A place whose filter comes by extension discovery, with what is known of that by now.
+fn discovered(
+    path: &Path,
+    filter: &HttpFilter,
+    message: &ExtensionConfigSource,
+    inputs: &mut Inputs<'_>,
+) -> Result<Discovered, ConfigError> {
+    let source_path = path.field("config_source");
+    let config = message.config_source.as_ref().ok_or_else(|| source_path.missing())?;
+    let source = Source::read(&source_path, Some(config))?;
+    if message.type_urls.is_empty() {
+        return Err(path.field("type_urls").missing());
+    }
+    let mut kinds = Vec::new();
+    for (index, url) in message.type_urls.iter().enumerate() {
+        let name = any::type_name(url);
+        // Which compressors a chain has decides what each of them does.
+        let kind = KINDS.iter().find(|kind| kind.message == name && name != compressor::KIND.message);
+        let path = path.item("type_urls", index);
+        kinds.push(*kind.ok_or_else(|| path.error(format!("{name} is not supported here")))?);
+    }
+    let key = source.key(&filter.name);
+    let mut place = Discovered::new(filter, key.clone(), kinds);
+    let patience = Patience::read(&source_path, Some(config))?;
+    let at_once = message.apply_default_config_without_warming;
+    if let Some(default) = &message.default_config {
+        place.default = Some(place.compile(&path.field("default_config"), default, inputs)?);
+    } else if at_once {
+        return Err(path.field("default_config").missing());
+    }
+    if !at_once {
+        inputs.names.patience = inputs.names.patience.and(patience);
+    }
+    inputs.names.extensions.ask(&source, &filter.name, !at_once);
+    if let Some(known) = inputs.names.extensions.get(&key).cloned() {
+        match place.compile_extension(&Path::root("extension").field(&filter.name), &known, inputs) {
+            Ok(filter) => place.filter = Some(filter),
+            // As Envoy: what another listener asked for need not be what this one can use.
+            Err(error) => {
+                tracing::warn!(filter = filter.name, %error, "extension does not fit this listener")
+            }
+        }
+    }
+    Ok(place)
 }
 
 fn router(path: &Path, config: &Any) -> Result<bool, ConfigError> {

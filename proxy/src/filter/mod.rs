@@ -28,6 +28,7 @@ mod header_mutation;
 mod health_check;
 mod jwt_authn;
 mod later;
+mod live;
 mod local_ratelimit;
 mod overrides;
 mod ratelimit;
@@ -39,6 +40,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 pub(crate) use chain::{Chain, Passage};
 pub(crate) use later::Later;
+pub(crate) use live::{ChainRef, Filters, LiveChain};
 pub(crate) use overrides::Overrides;
 use overrides::Own;
 pub(crate) use stateful_session::Session;
@@ -123,6 +125,7 @@ pub(crate) enum Step<'r> {
 }
 
 /// How filters of one kind are made.
+#[derive(Debug)]
 struct Kind {
     /// The full name of the message in `http_filters`.
     message: &'static str,
@@ -165,6 +168,17 @@ impl Request<'_> {
 }
 
 // === impl Inputs ===
+
+impl<'i> Inputs<'i> {
+    fn new(
+        stat_prefix: &'i str,
+        counters: &'i NamedCounters,
+        names: &'i mut Names,
+        upkeeps: &'i Upkeeps,
+    ) -> Self {
+        Self { stat_prefix, counters, names, upkeeps, compressors: Vec::new(), chain: Arc::default() }
+    }
+}
 
 impl Inputs<'_> {
     /// Counters of whose names the first part is configured.

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     access_log::AccessLog,
-    filter::Chain,
+    filter::Filters,
     http::{h2::Http2Settings, path::PathRules},
     metrics::{HttpCells, PerWorker},
-    route::RouteSlot,
+    route::scopes::Routes,
 };
 
 /// The settings of one manager; defaults are those of HARDENING where Envoy's are longer.
@@ -15,8 +15,8 @@ use crate::{
 pub(crate) struct HttpManager {
     pub(crate) stats: Arc<PerWorker<HttpCells>>,
     pub(crate) codec: Codec,
-    pub(crate) routes: Arc<RouteSlot>,
-    pub(crate) filters: Chain,
+    pub(crate) routes: Routes,
+    pub(crate) filters: Filters,
     pub(crate) server_name: Vec<u8>,
     pub(crate) server_header: ServerHeader,
     pub(crate) forwarded: Forwarded,

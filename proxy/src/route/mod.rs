@@ -13,6 +13,7 @@ pub(crate) mod mutate;
 mod prefixes;
 pub(crate) mod rate_limit;
 pub(crate) mod retry;
+pub(crate) mod scopes;
 pub(crate) mod table;
 pub(crate) mod template;
 

@@ -4,8 +4,11 @@ use weft_xds::{
     Resource, ResourceType, ResourceUpdate, any,
     pb::{
         envoy::config::{
-            cluster::v3::Cluster as ProtoCluster, endpoint::v3::ClusterLoadAssignment,
-            listener::v3::Listener as ProtoListener, route::v3::RouteConfiguration,
+            cluster::v3::Cluster as ProtoCluster,
+            core::v3::TypedExtensionConfig,
+            endpoint::v3::ClusterLoadAssignment,
+            listener::v3::Listener as ProtoListener,
+            route::v3::{RouteConfiguration, ScopedRouteConfiguration},
         },
         envoy::extensions::transport_sockets::tls::v3::Secret,
         envoy::service::runtime::v3::Runtime as ProtoRuntime,
@@ -69,9 +72,18 @@ impl State {
                     self.runtime_layers.given.iter().filter(|(key, _)| wanted.runtimes.contains(*key));
                 given.map(|(name, message)| (name.as_str(), packed(message))).collect()
             }
-            ResourceType::ExtensionConfig
-            | ResourceType::ScopedRouteConfiguration
-            | ResourceType::VirtualHost => Vec::new(),
+            ResourceType::ExtensionConfig => {
+                let given = self.extensions().filter(|(key, _)| wanted.extensions.contains(*key));
+                given
+                    .map(|(name, message)| (name.as_str(), any::pack::<TypedExtensionConfig>(message)))
+                    .collect()
+            }
+            ResourceType::ScopedRouteConfiguration if !wanted.all_scopes => Vec::new(),
+            ResourceType::ScopedRouteConfiguration => {
+                let packed = |message| any::pack::<ScopedRouteConfiguration>(message);
+                self.scopes.iter().map(|(name, message)| (name.as_str(), packed(message))).collect()
+            }
+            ResourceType::VirtualHost => Vec::new(),
         }
     }
 }

@@ -26,16 +26,19 @@ impl State {
             Discovery::Eds { service_name, source: Source::Ads } => Some(service_name.clone()),
             _ => None,
         });
-        let routes = self.listeners.values().flat_map(|entry| &entry.routes);
+        let routes = self.asked_routes().into_iter();
         Subscriptions {
             all_clusters: self.clusters_from == Some(Source::Ads),
             all_listeners: self.listeners_from == Some(Source::Ads),
             endpoints: endpoints.collect(),
-            routes: routes.filter(|key| !self.names.route_files.contains_key(*key)).cloned().collect(),
+            routes: routes.filter(|key| !self.names.route_files.contains_key(key)).collect(),
             secrets: self.names.secrets.wanted(),
-            all_scopes: false,
+            all_scopes: self.names.scopes.from == Some(Source::Ads),
             virtual_hosts: BTreeSet::new(),
-            extensions: BTreeSet::new(),
+            extensions: {
+                let files = &self.names.extensions.files;
+                self.asked_extensions().into_iter().filter(|key| !files.contains_key(key)).collect()
+            },
             runtimes: self.runtime_layers.over_ads(),
         }
     }
@@ -54,6 +57,7 @@ impl State {
         let mut files = BTreeSet::new();
         files.extend(all(ResourceType::Cluster, &self.clusters_from));
         files.extend(all(ResourceType::Listener, &self.listeners_from));
+        files.extend(all(ResourceType::ScopedRouteConfiguration, &self.names.scopes.from));
         for (name, from) in &self.runtime_layers.resources {
             if let Source::File(source) = from {
                 files.insert(one(ResourceType::Runtime, source, name, from.key(name)));
@@ -67,8 +71,13 @@ impl State {
                 files.insert(one(ResourceType::ClusterLoadAssignment, source, service_name, key));
             }
         }
-        for key in self.listeners.values().flat_map(|entry| &entry.routes) {
-            if let Some((source, name)) = self.names.route_files.get(key) {
+        for key in self.asked_extensions() {
+            if let Some((source, name)) = self.names.extensions.files.get(&key) {
+                files.insert(one(ResourceType::ExtensionConfig, source, name, key));
+            }
+        }
+        for key in self.asked_routes() {
+            if let Some((source, name)) = self.names.route_files.get(&key) {
                 files.insert(one(ResourceType::RouteConfiguration, source, name, key.clone()));
             }
         }
@@ -86,6 +95,7 @@ impl State {
                 let dynamic = self.listeners.iter().filter(|(_, entry)| !entry.from_file);
                 dynamic.map(|(name, _)| name.clone()).collect()
             }
+            ResourceType::ScopedRouteConfiguration => self.scopes.keys().cloned().collect(),
             _ => Vec::new(),
         }
     }
@@ -99,7 +109,9 @@ impl State {
     /// for any longer.
     pub(super) fn forget_unasked(&mut self) {
         let endpoints = self.asked_endpoints();
-        let routes: BTreeSet<_> = self.listeners.values().flat_map(|entry| entry.routes.clone()).collect();
+        let routes = self.asked_routes();
+        let extensions = self.asked_extensions();
+        self.names.extensions.retain(&extensions);
         let ledger = &mut self.ledger;
         let mut stays = |type_, asked: &BTreeSet<String>, key: &str| {
             let asked = asked.contains(key);

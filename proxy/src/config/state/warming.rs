@@ -44,14 +44,21 @@ impl State {
         if self.runtime_layers.are_awaited() {
             return;
         }
+        // As in Envoy, what was refused holds nothing up: the listener serves without until it is mended.
+        let ledger = &self.ledger;
+        let refused =
+            |type_, name: &str| ledger.get(type_, name).is_some_and(|known| known.failure.is_some());
+        let routed =
+            |key: &String| self.routes.contains_key(key) || refused(ResourceType::RouteConfiguration, key);
+        let scopes = self.heard.contains(&ResourceType::ScopedRouteConfiguration)
+            && self.scope_routes().iter().all(routed);
+        let given = &self.names.extensions.given;
+        let extended = |key: &String| given.contains_key(key) || refused(ResourceType::ExtensionConfig, key);
         for entry in self.listeners.values_mut() {
-            // As in Envoy, a table that was refused holds nothing up: the listener serves without until it is mended.
-            let refused = |name: &str| {
-                let known = self.ledger.get(ResourceType::RouteConfiguration, name);
-                known.is_some_and(|known| known.failure.is_some())
-            };
             let warm = entry.pending.as_ref().is_some_and(|listener| listener.is_warm())
-                && entry.routes.iter().all(|name| self.routes.contains_key(name) || refused(name));
+                && entry.routes.iter().all(routed)
+                && (scopes || !entry.scoped)
+                && entry.extensions.awaited.iter().all(extended);
             if !warm && !entry.warming.over {
                 continue;
             }
@@ -81,7 +88,7 @@ impl State {
             if entry.warming.ends(now) {
                 tracing::warn!(
                     listener = name,
-                    "routes or secrets did not come in time, the listener starts without"
+                    "routes, secrets or filters did not come in time, the listener starts without"
                 );
                 ended += 1;
             }

@@ -13,6 +13,7 @@ impl Exchange<'_> {
     /// Leads the request through the filters; the answer if one of them gives it.
     pub(super) async fn filter_request(&mut self, source: &mut Source<'_>) -> Result<(), Box<Reply>> {
         let route = self.record.route.clone();
+        let filters = self.filters.clone();
         let seen = self.seen.insert(0);
         let passage = Passage {
             request: self.request,
@@ -22,13 +23,14 @@ impl Exchange<'_> {
             weighted: route.as_deref().and_then(|route| overrides(route, self.weighted)),
             drawn: self.weighted,
         };
-        self.cx.manager.filters.on_request(passage, source, seen).await
+        filters.on_request(passage, source, seen).await
     }
 
     /// Leads the response, whose body is so long, through the filters, if the request came as far as them; what they want
     /// done to the body. `local` is the body of an answer of our own.
     pub(super) fn filter_response(&mut self, length: BodyLength, local: Option<&[u8]>) -> Changes {
         let Some(seen) = self.seen else { return Changes::default() };
+        let filters = self.filters.clone();
         let route = self.record.route.as_ref().map(Arc::clone);
         let passage = Passage {
             request: self.request,
@@ -40,7 +42,7 @@ impl Exchange<'_> {
         };
         let mut changes = Changes::default();
         let body = ResponseBody { length, local, changes: &mut changes };
-        self.close |= self.cx.manager.filters.on_response(self.response, passage, body, seen);
+        self.close |= filters.on_response(self.response, passage, body, seen);
         if !changes.is_empty() {
             self.response.remove_known(Known::ContentLength);
         }

@@ -43,7 +43,7 @@ pub(crate) use reply::{Reply, grpc_status};
 
 use crate::{
     cluster::endpoint::Endpoint,
-    filter::{Later, Session, grpc_web},
+    filter::{ChainRef, Later, Session, grpc_web},
     http::{
         body::{Sink, Source},
         h1::framing::BodyLength,
@@ -107,6 +107,8 @@ pub(crate) struct Exchange<'a> {
     weighted: usize,
     /// The host that the route's rewrite made for every attempt.
     host: Option<Span>,
+    /// The filters that it passes.
+    filters: ChainRef<'a>,
     /// How many filters saw the request; `None` before it came to the first.
     seen: Option<usize>,
     version: Version,
@@ -242,6 +244,7 @@ impl<'a> Exchange<'a> {
             followed: None,
             weighted: 0,
             host: None,
+            filters: cx.manager.filters.get(),
             seen: None,
             version,
             method,
@@ -260,7 +263,7 @@ impl<'a> Exchange<'a> {
         let mut planned = self.plan();
         let outcome = loop {
             let decided = match planned {
-                Ok(()) if self.cx.manager.filters.is_empty() => self.decide(length),
+                Ok(()) if self.filters.is_empty() => self.decide(length),
                 Ok(()) => match self.filter_request(source).await {
                     Ok(()) => {
                         length = source.length(length);

@@ -66,7 +66,7 @@ impl Exchange<'_> {
     /// Finds the route of the request as it is, and draws one of its clusters if it has several.
     pub(super) fn find_route(&mut self) {
         let cx = self.cx;
-        let table = cx.manager.routes.get();
+        let table = cx.manager.routes.table(self.request);
         // As in Envoy, nobody is inside unless configured to be, and that is not supported.
         if self.followed.is_none() {
             table.iter().flat_map(|table| &table.internal_only).for_each(|field| self.request.remove(field));

@@ -92,11 +92,13 @@ pub(crate) enum Reason {
     AdmissionControl,
     /// As many requests as are good for the upstream are on their way.
     ConcurrencyLimit,
+    /// A filter that comes by extension discovery is not there.
+    FilterConfigNotFound,
 }
 
 impl Reason {
     /// Every variant, in the order of their numbers.
-    pub(crate) const ALL: [Self; 55] = [
+    pub(crate) const ALL: [Self; 56] = [
         Self::ViaUpstream,
         Self::DirectResponse,
         Self::RouteNotFound,
@@ -152,6 +154,7 @@ impl Reason {
         Self::GrpcWebBase64,
         Self::AdmissionControl,
         Self::ConcurrencyLimit,
+        Self::FilterConfigNotFound,
     ];
 
     /// Envoy's response flag; empty if the response is what was asked for.
@@ -201,6 +204,7 @@ impl Reason {
             Self::RateLimitFailed => "RLSE",
             Self::ExtAuthzDenied | Self::ExtAuthzError | Self::ExtAuthzInvalid => "UAEX",
             Self::HealthCheckFailed => "LH",
+            Self::FilterConfigNotFound => "NFCF",
         }
     }
 
@@ -262,6 +266,7 @@ impl Reason {
             Self::GrpcWebBase64 => "grpc_base_64_decode_failed",
             Self::AdmissionControl => "denied_by_admission_control",
             Self::ConcurrencyLimit => "reached_concurrency_limit",
+            Self::FilterConfigNotFound => "filter_config_not_found",
         }
     }
 

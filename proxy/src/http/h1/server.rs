@@ -284,8 +284,7 @@ impl Session<'_> {
 
     /// Whether the request is no CONNECT, or one that some route is for.
     fn may_connect(&self) -> Result<(), ParseError> {
-        let routes = || self.cx.manager.routes.get();
-        if self.request.method != Method::Connect || routes().is_some_and(|table| table.connects) {
+        if self.request.method != Method::Connect || self.cx.manager.routes.connects() {
             return Ok(());
         }
         Err(ParseError::Connect)
