@@ -1,6 +1,7 @@
 //! The resources that all proxies share, one set per port of a service.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -10,7 +11,12 @@ use weft_api::mesh::{MAX_SERVICE_PORTS, outbound_port};
 use weft_discovery::model::{
     AppProtocol, EndpointSet, MeshState, PodId, Service, ServiceId, ServicePort, Transport,
 };
-use weft_xds::{any::pack, pb::google::protobuf::Any};
+use weft_xds::{
+    ResourceType,
+    any::pack,
+    pb::google::protobuf::Any,
+    session::{Layer, VersionedResource},
+};
 
 use crate::{
     policy::{PolicyProblem, ServicePolicy},
@@ -19,14 +25,12 @@ use crate::{
 
 /// What all proxies share, kept in step with the mesh's state; only services that changed are built anew.
 ///
-/// Canonical is `services`; the maps of resources and `inbound` follow from it.
+/// Canonical is `services`; `resources` and `inbound` follow from it.
 #[derive(Debug, Default)]
 pub struct Catalog {
     services: BTreeMap<ServiceId, Entry>,
-    clusters: BTreeMap<String, Any>,
-    endpoints: BTreeMap<String, Any>,
-    routes: BTreeMap<String, Any>,
-    captured: BTreeMap<String, Any>,
+    /// Listeners are those that get captured connections to the virtual addresses of services.
+    resources: Layer,
     /// What services say about the ports of the pods behind them.
     inbound: BTreeMap<PodId, BTreeMap<(u16, ServiceId), AppProtocol>>,
     state: Arc<MeshState>,
@@ -74,26 +78,19 @@ impl Catalog {
     /// Brings the resources in step with `state` and tells what that changed.
     pub fn update(&mut self, state: Arc<MeshState>) -> Changes {
         let mut changes = Changes::default();
-        let gone: Vec<ServiceId> =
-            self.services.keys().filter(|id| !state.services.contains_key(*id)).cloned().collect();
-        for id in gone {
-            if let Some(entry) = self.services.remove(&id) {
+        let before = self.state.clone();
+        // Endpoints are looked at first: what changes with the service too is then built with the new ones.
+        for (id, _, now) in differences(&before.endpoints, &state.endpoints) {
+            self.rebuild_endpoints(id, now, &mut changes);
+        }
+        for (id, old, now) in differences(&before.services, &state.services) {
+            if old.is_some()
+                && let Some(entry) = self.services.remove(id)
+            {
                 self.remove(&entry, &mut changes);
             }
-        }
-        for (id, service) in state.services.iter() {
-            let endpoints = state.endpoints.get(id);
-            let old = self.services.get(id);
-            let same_service = old.is_some_and(|old| Arc::ptr_eq(&old.service, service));
-            let same_endpoints = old.is_some_and(|old| match (&old.endpoints, endpoints) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (None, None) => true,
-                _ => false,
-            });
-            if !same_service {
-                self.rebuild(service, endpoints, &mut changes);
-            } else if !same_endpoints {
-                self.rebuild_endpoints(id, endpoints, &mut changes);
+            if let Some(service) = now {
+                self.build(service, state.endpoints.get(id), &mut changes);
             }
         }
         self.pods_that_differ(&state, &mut changes);
@@ -101,24 +98,10 @@ impl Catalog {
         changes
     }
 
-    /// The clusters of services, by name.
-    pub fn clusters(&self) -> &BTreeMap<String, Any> {
-        &self.clusters
-    }
-
-    /// The endpoint sets of services, by name.
-    pub fn endpoints(&self) -> &BTreeMap<String, Any> {
-        &self.endpoints
-    }
-
-    /// The routes of services, by name.
-    pub fn routes(&self) -> &BTreeMap<String, Any> {
-        &self.routes
-    }
-
-    /// The listeners that get captured connections to the virtual addresses of services, by name.
-    pub fn captured_listeners(&self) -> &BTreeMap<String, Any> {
-        &self.captured
+    /// What all proxies share, each by the name of the service's port. Its listeners are only for proxies that get
+    /// captured connections: they are those to the virtual addresses of services.
+    pub fn resources(&self) -> &Layer {
+        &self.resources
     }
 
     /// The ports of all services that proxies carry.
@@ -145,28 +128,20 @@ impl Catalog {
         ports
     }
 
-    fn rebuild(
-        &mut self,
-        service: &Arc<Service>,
-        endpoints: Option<&Arc<EndpointSet>>,
-        changes: &mut Changes,
-    ) {
-        if let Some(old) = self.services.remove(&service.id) {
-            self.remove(&old, changes);
-        }
+    fn build(&mut self, service: &Arc<Service>, endpoints: Option<&Arc<EndpointSet>>, changes: &mut Changes) {
         let (policy, problems) = ServicePolicy::from_annotations(&service.annotations);
         changes.problems.extend(problems.into_iter().map(|problem| (service.clone(), problem)));
         changes.services = true;
         let ports: Vec<OutboundPort> = outbound_ports(service).collect();
         for port in &ports {
             let OutboundPort { name, address, protocol, .. } = port;
-            self.clusters.insert(name.clone(), pack(&cluster::service(name, *protocol, &policy)));
+            self.put(ResourceType::Cluster, name, &pack(&cluster::service(name, *protocol, &policy)));
             let address = (*address).into();
             let captured =
                 listener::captured_port(name, Direction::Outbound, address, port.port, *protocol, name);
-            self.captured.insert(name.clone(), pack(&captured));
+            self.put(ResourceType::Listener, name, &pack(&captured));
             if *protocol != AppProtocol::Tcp {
-                self.routes.insert(name.clone(), pack(&route::service(name, &policy)));
+                self.put(ResourceType::RouteConfiguration, name, &pack(&route::service(name, &policy)));
             }
         }
         self.services.insert(service.id.clone(), Entry { service: service.clone(), endpoints: None, ports });
@@ -187,34 +162,61 @@ impl Catalog {
             let assignment =
                 pack(&endpoints::assignment(&name, &entry.service, port, endpoints.map(Arc::as_ref)));
             // What changed may not matter to anybody: an endpoint that is not ready yet, say.
-            if self.endpoints.get(&name) != Some(&assignment) {
-                self.endpoints.insert(name, assignment);
-                changes.endpoints = true;
-            }
+            let resource = Arc::new(VersionedResource::new(&name, &assignment));
+            changes.endpoints |= self.resources.get_mut(ResourceType::ClusterLoadAssignment).insert(resource);
         }
+    }
+
+    fn put(&mut self, type_: ResourceType, name: &str, body: &Any) {
+        self.resources.get_mut(type_).insert(Arc::new(VersionedResource::new(name, body)));
     }
 
     fn remove(&mut self, entry: &Entry, changes: &mut Changes) {
         changes.services = true;
         for port in &entry.ports {
-            self.clusters.remove(&port.name);
-            self.routes.remove(&port.name);
-            self.captured.remove(&port.name);
-            self.endpoints.remove(&port.name);
+            for type_ in ResourceType::ALL {
+                self.resources.get_mut(type_).remove(&port.name);
+            }
         }
         forget_inbound(&mut self.inbound, entry, changes);
     }
 
     fn pods_that_differ(&self, state: &MeshState, changes: &mut Changes) {
-        if Arc::ptr_eq(&self.state.pods, &state.pods) {
-            return;
+        let differ = differences(&self.state.pods, &state.pods);
+        changes.pods.extend(differ.into_iter().map(|(id, ..)| id.clone()));
+    }
+}
+
+/// A key, its value before and its value now.
+type Difference<'a, K, V> = (&'a K, Option<&'a Arc<V>>, Option<&'a Arc<V>>);
+
+/// What differs between two maps of which one comes from the other. Costs one pass over both without looking at what
+/// they share, and nothing if they are the same.
+fn differences<'a, K: Ord, V>(
+    before: &'a Arc<BTreeMap<K, Arc<V>>>,
+    now: &'a Arc<BTreeMap<K, Arc<V>>>,
+) -> Vec<Difference<'a, K, V>> {
+    let mut found = Vec::new();
+    if Arc::ptr_eq(before, now) {
+        return found;
+    }
+    let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return found,
+        };
+        let one = if order.is_le() { old.next() } else { None };
+        let other = if order.is_ge() { new.next() } else { None };
+        match (one, other) {
+            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {}
+            (Some((key, _)), _) | (None, Some((key, _))) => {
+                found.push((key, one.map(|(_, value)| value), other.map(|(_, value)| value)));
+            }
+            (None, None) => return found,
         }
-        let differs = |id: &PodId, pod: &Arc<_>| !state.pods.get(id).is_some_and(|now| Arc::ptr_eq(now, pod));
-        changes
-            .pods
-            .extend(self.state.pods.iter().filter(|(id, pod)| differs(id, pod)).map(|(id, _)| id.clone()));
-        let is_new = |id: &&PodId| !self.state.pods.contains_key(*id);
-        changes.pods.extend(state.pods.keys().filter(is_new).cloned());
     }
 }
 

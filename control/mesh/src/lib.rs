@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod load;
 mod mesh;
 pub mod metrics_api;
+mod pace;
 pub mod policy;
 pub mod proxies_api;
 pub mod proxy;
@@ -31,4 +32,7 @@ mod status;
 mod telemetry;
 mod warnings;
 
-pub use crate::mesh::{Config, Mesh, StartError, start};
+pub use crate::{
+    mesh::{Config, Mesh, StartError, start},
+    publisher::publish,
+};

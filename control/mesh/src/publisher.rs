@@ -2,14 +2,17 @@
 //!
 //! # Guarantees
 //! * Nothing is given before the mesh's state is known: proxies that still serve from their last good state keep it.
-//! * A change is given at once. While snapshots are being made, further changes coalesce into the next round.
+//! * A change is given at once. What changes while the proxies have not all answered to the last round coalesces into
+//!   the next one ([`pace`](crate::pace)), so that a burst costs as many rounds as the proxies can take.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use weft_discovery::model::MeshState;
+use weft_api::mesh::ProxyId;
+use weft_discovery::model::{MeshState, PodId};
 use weft_kit::error::chain;
 use weft_xds::{
     ResourceType,
@@ -18,11 +21,12 @@ use weft_xds::{
 };
 
 use crate::{
-    catalog::{Catalog, Changes},
+    catalog::Catalog,
+    pace::Pace,
     proxy::ProxyProfile,
     snapshot::Own,
     telemetry::Telemetry,
-    warnings::Warnings,
+    warnings::{self, Warnings},
 };
 
 /// Tells the publisher which proxies came or went: only that, for the streams of one proxy end and begin in tasks of
@@ -50,6 +54,23 @@ pub(crate) struct Proxy {
     own: Option<Own>,
 }
 
+/// Gives the proxies of `cache` what the states of a mesh mean for them, until `shutdown`: the part of [`start`](crate::start)
+/// that needs no cluster. What cannot be followed in annotations goes unsaid.
+pub async fn publish(
+    state: watch::Receiver<Arc<MeshState>>,
+    cache: SnapshotCache,
+    registry: &Registry,
+    shutdown: CancellationToken,
+) -> Result<(), prometheus::Error> {
+    let telemetry = Arc::new(Telemetry::new(registry)?);
+    let (told, changed) = mpsc::unbounded_channel();
+    cache.observe(Arc::new(Observer { changed: told, telemetry: telemetry.clone() }));
+    let (warnings, _reports) = warnings::channel();
+    let (catalog, proxies) = Default::default();
+    Publisher { state, changed, cache, telemetry, warnings, catalog, proxies }.run(shutdown).await;
+    Ok(())
+}
+
 // === impl Observer ===
 
 impl ProxyObserver for Observer {
@@ -71,16 +92,19 @@ impl ProxyObserver for Observer {
 
 impl Publisher {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut pace = Pace::default();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                changed = self.state.changed() => {
+                () = pace.rest(&self.cache), if pace.is_resting() => {}
+                changed = self.state.changed(), if !pace.is_resting() => {
                     // The source of states ends with the process.
                     if changed.is_err() {
                         return;
                     }
                     let state = self.state.borrow_and_update().clone();
                     self.state_changed(state);
+                    pace.published();
                 }
                 id = self.changed.recv() => match id {
                     Some(id) => self.proxy_changed(&id),
@@ -106,14 +130,26 @@ impl Publisher {
         let first = !self.catalog.state().is_synced();
         let changes = self.catalog.update(state);
         self.warnings.update(&changes.problems, self.catalog.state());
-        let mut given = 0;
-        for (id, proxy) in &mut self.proxies {
-            if proxy.refresh(&self.catalog, &changes, first) {
-                self.telemetry.publishing(id, started);
-                self.cache.set(id, proxy.snapshot(&self.catalog));
-                given += 1;
+        let concerned: Vec<String> = if first || changes.services {
+            self.proxies.keys().cloned().collect()
+        } else {
+            changes.pods.iter().map(sidecar_id).filter(|id| self.proxies.contains_key(id)).collect()
+        };
+        let mut given = Vec::new();
+        for id in concerned {
+            if let Some(proxy) = self.proxies.get_mut(&id)
+                && proxy.refresh(&self.catalog)
+            {
+                self.telemetry.publishing(&id, started);
+                given.push((id, proxy.to_server()));
             }
         }
+        let given_alone = given.len();
+        if changes.services || changes.endpoints {
+            self.telemetry.publishing_to_all(started);
+        }
+        self.cache.publish(self.catalog.resources().clone(), given);
+        let given = if changes.services || changes.endpoints { self.proxies.len() } else { given_alone };
         self.telemetry.published(given, started.elapsed());
         debug!(version = self.catalog.state().version, proxies = given, "published a mesh state");
     }
@@ -132,9 +168,9 @@ impl Publisher {
         info!(proxy = node.id, ?profile, "proxy connected");
         let mut proxy = Proxy { profile, own: None };
         if self.catalog.state().is_synced() {
-            proxy.own = Some(Own::new(&self.catalog, &proxy.profile));
+            proxy.refresh(&self.catalog);
             self.telemetry.publishing(&node.id, Instant::now());
-            self.cache.set(&node.id, proxy.snapshot(&self.catalog));
+            self.cache.give(&node.id, proxy.to_server());
         }
         self.proxies.insert(node.id.clone(), proxy);
         self.count_proxies();
@@ -159,21 +195,21 @@ impl Publisher {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Brings what belongs to the proxy alone in step; tells whether its snapshot may differ from the last.
-    fn refresh(&mut self, catalog: &Catalog, changes: &Changes, first: bool) -> bool {
-        let concerned = self.profile.pod().is_some_and(|pod| changes.pods.contains(pod));
-        if first || changes.services || concerned || self.own.is_none() {
-            let own = Own::new(catalog, &self.profile);
-            let differs = self.own.as_ref() != Some(&own);
-            self.own = Some(own);
-            return differs || changes.services || changes.endpoints;
-        }
-        changes.endpoints
+    /// Brings what belongs to the proxy alone in step; tells whether that changed anything.
+    fn refresh(&mut self, catalog: &Catalog) -> bool {
+        let own = Own::new(catalog, &self.profile);
+        let differs = self.own.as_ref() != Some(&own);
+        self.own = Some(own);
+        differs
     }
 
-    fn snapshot(&self, catalog: &Catalog) -> weft_xds::server::Snapshot {
-        self.own.as_ref().map(|own| own.snapshot(catalog)).unwrap_or_default()
+    fn to_server(&self) -> weft_xds::server::Own {
+        self.own.as_ref().map(Own::to_server).unwrap_or_default()
     }
+}
+
+fn sidecar_id(pod: &PodId) -> String {
+    ProxyId::Sidecar { namespace: pod.namespace.clone(), pod: pod.name.clone() }.to_string()
 }
 
 #[cfg(test)]

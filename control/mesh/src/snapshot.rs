@@ -3,13 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use tracing::warn;
 use weft_api::mesh::{ADMIN_PORT, INBOUND_CAPTURE_PORT, OUTBOUND_CAPTURE_PORT};
 use weft_discovery::model::AppProtocol;
-use weft_xds::{any::pack, pb::google::protobuf::Any, server::Snapshot};
+use weft_xds::{
+    ResourceType,
+    any::pack,
+    pb::google::protobuf::Any,
+    server,
+    session::{Layer, VersionedResource},
+};
 
 use crate::{
     catalog::Catalog,
@@ -24,14 +31,25 @@ use crate::{
 const PASSTHROUGH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const INBOUND_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The types of which a proxy gets what all share, if it does not get captured connections.
+const SHARED: &[ResourceType] =
+    &[ResourceType::Cluster, ResourceType::ClusterLoadAssignment, ResourceType::RouteConfiguration];
+/// The same of one that does.
+const SHARED_BY_CAPTURING: &[ResourceType] = &[
+    ResourceType::Cluster,
+    ResourceType::ClusterLoadAssignment,
+    ResourceType::Listener,
+    ResourceType::RouteConfiguration,
+];
+
 /// What belongs to one proxy alone, apart from what the catalog shares among all.
 ///
-/// It changes with services and with the proxy's own pod, not with endpoints, and is kept while only those change.
+/// It changes with the proxy's own pod and, for those that are called at their own address, with services; not with
+/// endpoints.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Own {
-    listeners: BTreeMap<String, Any>,
-    clusters: BTreeMap<String, Any>,
-    routes: BTreeMap<String, Any>,
+    layer: Layer,
+    captures: bool,
 }
 
 // === impl Own ===
@@ -63,26 +81,20 @@ impl Own {
             ProxyProfile::Redirected { pod, address } => {
                 let address = address.or(catalog.state().pods.get(pod).and_then(|pod| pod.address));
                 own.captured(address, catalog.inbound_ports(pod));
-                own.listeners.extend(catalog.captured_listeners().clone());
+                own.captures = true;
             }
         }
         own
     }
 
-    /// Together with what all proxies share.
-    pub fn snapshot(&self, catalog: &Catalog) -> Snapshot {
-        let both = |own: &BTreeMap<String, Any>, shared: &BTreeMap<String, Any>| {
-            let mut all = shared.clone();
-            all.extend(own.iter().map(|(name, resource)| (name.clone(), resource.clone())));
-            all
-        };
-        Snapshot {
-            listeners: self.listeners.clone(),
-            clusters: both(&self.clusters, catalog.clusters()),
-            routes: both(&self.routes, catalog.routes()),
-            endpoints: catalog.endpoints().clone(),
-            ..Snapshot::default()
-        }
+    /// As it is given to the server.
+    pub fn to_server(&self) -> server::Own {
+        let shares = if self.captures { SHARED_BY_CAPTURING } else { SHARED };
+        server::Own { layer: self.layer.clone(), shares }
+    }
+
+    fn put(&mut self, type_: ResourceType, name: &str, body: &Any) {
+        self.layer.get_mut(type_).insert(Arc::new(VersionedResource::new(name, body)));
     }
 
     /// One listener per port of every service, at `listen`, where the port is not `taken` by something else.
@@ -95,7 +107,7 @@ impl Own {
             }
             let listener =
                 listener::port(&port.name, Direction::Outbound, listen, number, port.protocol, &port.name);
-            self.listeners.insert(port.name.clone(), pack(&listener));
+            self.put(ResourceType::Listener, &port.name, &pack(&listener));
         }
     }
 
@@ -104,10 +116,14 @@ impl Own {
         for (port, protocol) in ports {
             let name = inbound_name(port);
             let listener = listener::port(&name, Direction::Inbound, listen, port, protocol, &name);
-            self.listeners.insert(name.clone(), pack(&listener));
-            self.clusters.insert(name.clone(), pack(&cluster::workload(&name, protocol, workload, port)));
+            self.put(ResourceType::Listener, &name, &pack(&listener));
+            self.put(
+                ResourceType::Cluster,
+                &name,
+                &pack(&cluster::workload(&name, protocol, workload, port)),
+            );
             if protocol != AppProtocol::Tcp {
-                self.routes.insert(name.clone(), pack(&route::workload(&name, &name)));
+                self.put(ResourceType::RouteConfiguration, &name, &pack(&route::workload(&name, &name)));
             }
         }
     }
@@ -117,21 +133,21 @@ impl Own {
         let outbound = listener::capture(OUTBOUND, Direction::Outbound, OUTBOUND_CAPTURE_PORT, PASSTHROUGH);
         let inbound = listener::capture(INBOUND, Direction::Inbound, INBOUND_CAPTURE_PORT, INBOUND);
         for listener in [outbound, inbound] {
-            self.listeners.insert(listener.name.clone(), pack(&listener));
+            self.put(ResourceType::Listener, &listener.name, &pack(&listener));
         }
         for (name, timeout) in
             [(PASSTHROUGH, PASSTHROUGH_CONNECT_TIMEOUT), (INBOUND, INBOUND_CONNECT_TIMEOUT)]
         {
-            self.clusters.insert(name.to_owned(), pack(&cluster::original_destination(name, timeout)));
+            self.put(ResourceType::Cluster, name, &pack(&cluster::original_destination(name, timeout)));
         }
         let Some(workload) = workload else { return };
         for (port, protocol) in ports {
             let name = inbound_name(port);
             let listener =
                 listener::captured_port(&name, Direction::Inbound, workload, port, protocol, INBOUND);
-            self.listeners.insert(name.clone(), pack(&listener));
+            self.put(ResourceType::Listener, &name, &pack(&listener));
             if protocol != AppProtocol::Tcp {
-                self.routes.insert(name.clone(), pack(&route::workload(&name, INBOUND)));
+                self.put(ResourceType::RouteConfiguration, &name, &pack(&route::workload(&name, INBOUND)));
             }
         }
     }

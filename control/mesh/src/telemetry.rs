@@ -16,8 +16,10 @@ pub(crate) struct Telemetry {
     snapshots: IntCounter,
     build: Histogram,
     lag: Histogram,
-    /// When the change began that each proxy was told of last.
+    /// When the change began that each proxy was told of last, where it was not told of the last one of `pending_all`.
     pending: Mutex<HashMap<String, Instant>>,
+    /// When the change began that all proxies were told of last.
+    pending_all: Mutex<Option<Instant>>,
 }
 
 // === impl Telemetry ===
@@ -44,6 +46,7 @@ impl Telemetry {
                 "Time from a change of the mesh's state to a proxy's answer to it",
             )?,
             pending: Mutex::default(),
+            pending_all: Mutex::default(),
         };
         registry.register(Box::new(telemetry.proxies.clone()))?;
         registry.register(Box::new(telemetry.snapshots.clone()))?;
@@ -64,6 +67,12 @@ impl Telemetry {
         self.pending.lock().insert(proxy.to_owned(), since);
     }
 
+    /// A change that began at `since` is about to be given to all proxies that asked for what it is about.
+    pub(crate) fn publishing_to_all(&self, since: Instant) {
+        self.snapshots.inc();
+        *self.pending_all.lock() = Some(since);
+    }
+
     pub(crate) fn published(&self, proxies: usize, took: Duration) {
         if proxies > 0 {
             self.build.observe(took.as_secs_f64());
@@ -71,8 +80,9 @@ impl Telemetry {
     }
 
     pub(crate) fn answered(&self, proxy: &str, now: Instant) {
-        if let Some(since) = self.pending.lock().get(proxy) {
-            self.lag.observe(now.saturating_duration_since(*since).as_secs_f64());
+        let alone = self.pending.lock().get(proxy).copied();
+        if let Some(since) = alone.max(*self.pending_all.lock()) {
+            self.lag.observe(now.saturating_duration_since(since).as_secs_f64());
         }
     }
 

@@ -2,14 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{
     Snapshot,
+    backlog::Backlog,
     books::{Books, LAGGARD_AFTER},
     metrics::{Answer, Gauges, Metrics},
     status::{self, ProxyBooks, ProxyStatus, TypeStatus},
@@ -18,7 +22,7 @@ use crate::{
     pb::envoy::config::core::v3::Node,
     resource::ResourceType,
     session::{
-        VersionedSnapshot,
+        Layer, Name, VersionedSnapshot,
         server::{Handled, Outgoing, ServerSession, Variant},
     },
 };
@@ -41,26 +45,54 @@ pub trait ProxyObserver: Send + Sync {
     fn answered(&self, _proxy_id: &str, _type_: ResourceType) {}
 }
 
+/// What one proxy is to know.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    /// Resources of this proxy alone.
+    pub layer: Layer,
+    /// The types of which it also gets what all share. Where both have a name, the proxy's own counts.
+    pub shares: &'static [ResourceType],
+}
+
 #[derive(Default)]
 struct Inner {
-    /// By proxy id. Locked for moments only, and never while an observer is called.
-    proxies: Mutex<HashMap<String, Proxy>>,
+    /// Locked for moments only, and never while an observer is called.
+    proxies: Mutex<Proxies>,
+    /// Counts the changes of what proxies are to know. Changed only while `proxies` is locked.
+    generation: AtomicU64,
     observers: RwLock<Vec<Arc<dyn ProxyObserver>>>,
     metrics: Metrics,
+    backlog: Arc<Backlog>,
+}
+
+#[derive(Default)]
+struct Proxies {
+    by_id: HashMap<String, Proxy>,
+    /// Of all proxies.
+    shared: Layer,
+    /// Those with an open stream.
+    connected: usize,
 }
 
 /// One proxy; there while it has a snapshot, or is or was connected.
+#[derive(Default)]
 struct Proxy {
-    snapshot: watch::Sender<Option<Arc<VersionedSnapshot>>>,
+    own: Option<Own>,
     /// As on its newest stream; `None` before the first.
     node: Option<Node>,
     /// Open streams, the newest last.
-    streams: Vec<Arc<Mutex<StreamState>>>,
+    streams: Vec<Arc<Stream>>,
     /// As of the end of the last stream.
     last_seen: BTreeMap<ResourceType, TypeStatus>,
 }
 
-/// The part of a stream that others may look at.
+/// The part of a stream that others may reach.
+struct Stream {
+    state: Mutex<StreamState>,
+    /// There may be a snapshot that the session does not have.
+    wake: Notify,
+}
+
 struct StreamState {
     variant: Variant,
     session: ServerSession,
@@ -72,9 +104,17 @@ pub(super) struct ProxyStream {
     cache: SnapshotCache,
     variant: Variant,
     node: Node,
-    state: Arc<Mutex<StreamState>>,
-    snapshot: watch::Receiver<Option<Arc<VersionedSnapshot>>>,
+    stream: Arc<Stream>,
+    /// As of which the session has its snapshot.
+    generation: u64,
 }
+
+/// Names of shared resources that changed, by type.
+type Changed = Vec<(ResourceType, Vec<Name>)>;
+
+/// After as many changes every stream looks at the snapshot, also those that no change concerned. Until then such a
+/// stream holds on to the resources of its time: this is how many generations of them there can be.
+const CATCH_UP: u64 = 64;
 
 // === impl SnapshotCache ===
 
@@ -84,32 +124,67 @@ impl SnapshotCache {
         Self::default()
     }
 
-    /// Replaces what a proxy is to know; what differs from before is pushed at once.
+    /// Replaces what a proxy is to know; what differs from before is pushed at once. It shares nothing with others.
     pub fn set(&self, proxy_id: &str, snapshot: Snapshot) {
-        let previous = self.current(proxy_id);
-        // Compared and hashed outside the lock: others' snapshots must not wait for a large one.
-        let new = VersionedSnapshot::new(snapshot, previous.as_deref());
-        if previous.is_some_and(|previous| previous.is_same(&new)) {
-            return;
-        }
-        let mut proxies = self.inner.proxies.lock();
-        proxies.entry(proxy_id.to_owned()).or_default().snapshot.send_replace(Some(Arc::new(new)));
+        let previous = self.inner.proxies.lock().by_id.get(proxy_id).and_then(|proxy| proxy.own.clone());
+        let mut own = Own { layer: previous.map(|own| own.layer).unwrap_or_default(), shares: &[] };
+        // Compared and encoded outside the lock: others' snapshots must not wait for a large one.
+        own.layer.replace(&snapshot);
+        self.give(proxy_id, own);
+    }
+
+    /// Replaces what belongs to a proxy alone, and what of the rest it gets; what differs is pushed at once.
+    pub fn give(&self, proxy_id: &str, own: Own) {
+        let streams = {
+            let mut proxies = self.inner.proxies.lock();
+            let streams = proxies.give(proxy_id, own);
+            self.inner.generation.fetch_add(1, Ordering::Release);
+            streams
+        };
+        streams.iter().for_each(|stream| stream.wake.notify_one());
+    }
+
+    /// Replaces what all proxies share, and what belongs to some of them alone, all at once. What differs is pushed at
+    /// once to the streams that asked for it; others are left alone.
+    pub fn publish(&self, shared: Layer, own: impl IntoIterator<Item = (String, Own)>) {
+        let (changed, mut woken, others, generation) = {
+            let mut proxies = self.inner.proxies.lock();
+            let woken: Vec<_> = own.into_iter().flat_map(|(id, own)| proxies.give(&id, own)).collect();
+            let before = std::mem::replace(&mut proxies.shared, shared);
+            let generation = self.inner.generation.fetch_add(1, Ordering::Release);
+            let changed = differing(&before, &proxies.shared);
+            let others = if changed.is_empty() { Vec::new() } else { proxies.sharing() };
+            (changed, woken, others, generation)
+        };
+        let all = generation.is_multiple_of(CATCH_UP);
+        woken.extend(others.into_iter().filter(|stream| all || stream.is_concerned_by(&changed)));
+        woken.iter().for_each(|stream| stream.wake.notify_one());
     }
 
     /// Forgets the proxy's snapshot. A proxy that is connected keeps what it has.
     pub fn clear(&self, proxy_id: &str) {
         let mut proxies = self.inner.proxies.lock();
-        let Some(proxy) = proxies.get(proxy_id) else { return };
-        proxy.snapshot.send_replace(None);
+        let Some(proxy) = proxies.by_id.get_mut(proxy_id) else { return };
+        proxy.own = None;
         if proxy.streams.is_empty() {
-            proxies.remove(proxy_id);
+            proxies.by_id.remove(proxy_id);
         }
+    }
+
+    /// Returns when no more than `laggards` responses are unanswered.
+    pub async fn answered(&self, laggards: usize) {
+        self.inner.backlog.at_most(laggards).await;
+    }
+
+    /// The number of responses that are not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.inner.backlog.len()
     }
 
     /// What is known of a proxy that is connected, or was and still has a snapshot.
     pub fn status(&self, proxy_id: &str) -> Option<ProxyStatus> {
         let proxies = self.inner.proxies.lock();
-        let proxy = proxies.get(proxy_id)?;
+        let proxy = proxies.by_id.get(proxy_id)?;
         let node = proxy.node.clone()?;
         Some(ProxyStatus { node, streams: proxy.streams.len(), types: proxy.types() })
     }
@@ -118,13 +193,14 @@ impl SnapshotCache {
     pub fn books(&self, proxy_id: &str) -> Option<ProxyBooks> {
         let (node, streams, current) = {
             let proxies = self.inner.proxies.lock();
-            let proxy = proxies.get(proxy_id)?;
-            (proxy.node.clone()?, proxy.streams.clone(), proxy.snapshot.borrow().clone())
+            let proxy = proxies.by_id.get(proxy_id)?;
+            (proxy.node.clone()?, proxy.streams.clone(), self.current(&proxies, proxy_id))
         };
         // Outside the lock on all proxies: a proxy can have ten thousands of resources.
-        if let Some(current) = current {
+        if let Some((current, _)) = current {
+            let current = Arc::new(current);
             // A stream's task may not have seen the newest snapshot yet.
-            streams.iter().for_each(|stream| stream.lock().session.set_snapshot(current.clone()));
+            streams.iter().for_each(|stream| stream.state.lock().session.set_snapshot(current.clone()));
         }
         books(node, &streams, true)
     }
@@ -133,7 +209,7 @@ impl SnapshotCache {
     pub fn summary(&self, proxy_id: &str) -> Option<ProxyBooks> {
         let (node, streams) = {
             let proxies = self.inner.proxies.lock();
-            let proxy = proxies.get(proxy_id)?;
+            let proxy = proxies.by_id.get(proxy_id)?;
             (proxy.node.clone()?, proxy.streams.clone())
         };
         books(node, &streams, false)
@@ -143,7 +219,7 @@ impl SnapshotCache {
     pub fn all_books(&self) -> Vec<ProxyBooks> {
         let mut found: Vec<_> = {
             let proxies = self.inner.proxies.lock();
-            let connected = proxies.values().filter(|proxy| !proxy.streams.is_empty());
+            let connected = proxies.by_id.values().filter(|proxy| !proxy.streams.is_empty());
             connected.filter_map(|proxy| Some((proxy.node.clone()?, proxy.streams.clone()))).collect()
         };
         found.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
@@ -154,18 +230,22 @@ impl SnapshotCache {
     ///
     /// `None` if it is not connected or did not ask for the resource.
     pub fn is_acknowledged(&self, proxy_id: &str, type_: ResourceType, name: &str) -> Option<bool> {
-        let stream = self.inner.proxies.lock().get(proxy_id)?.streams.last()?.clone();
-        let current = self.current(proxy_id)?;
-        let mut stream = stream.lock();
+        let (stream, (current, _)) = {
+            let proxies = self.inner.proxies.lock();
+            let stream = proxies.by_id.get(proxy_id)?.streams.last()?.clone();
+            (stream, self.current(&proxies, proxy_id)?)
+        };
+        let mut state = stream.state.lock();
         // The stream's task may not have seen the newest snapshot yet.
-        stream.session.set_snapshot(current);
-        stream.session.is_acknowledged(type_, name)
+        state.session.set_snapshot(Arc::new(current));
+        state.session.is_acknowledged(type_, name)
     }
 
     /// The proxies with an open stream.
     pub fn connected(&self) -> Vec<Node> {
         let proxies = self.inner.proxies.lock();
         proxies
+            .by_id
             .values()
             .filter(|proxy| !proxy.streams.is_empty())
             .filter_map(|proxy| proxy.node.clone())
@@ -188,6 +268,7 @@ impl SnapshotCache {
         let streams: Vec<Vec<_>> = {
             let proxies = self.inner.proxies.lock();
             proxies
+                .by_id
                 .values()
                 .map(|proxy| proxy.streams.clone())
                 .filter(|streams| !streams.is_empty())
@@ -197,7 +278,7 @@ impl SnapshotCache {
         for streams in streams {
             let (mut worst, mut unanswered) = (None, None);
             for stream in streams {
-                let stream = stream.lock();
+                let stream = stream.state.lock();
                 worst = worst.max(ResourceType::ALL.into_iter().filter_map(|t| stream.session.sync(t)).max());
                 unanswered = unanswered.max(stream.books.oldest_unanswered());
             }
@@ -214,28 +295,30 @@ impl SnapshotCache {
 
     /// Registers a new stream of the proxy that `node` names.
     pub(super) fn open(&self, node: Node, variant: Variant) -> ProxyStream {
-        let session = ServerSession::new(variant);
-        let state = Arc::new(Mutex::new(StreamState { variant, session, books: Books::open() }));
-        let (mut snapshot, first) = {
+        let state = StreamState { variant, session: ServerSession::new(variant), books: Books::open() };
+        let stream = Arc::new(Stream { state: Mutex::new(state), wake: Notify::new() });
+        let first = {
             let mut proxies = self.inner.proxies.lock();
-            let proxy = proxies.entry(node.id.clone()).or_default();
+            let proxy = proxies.by_id.entry(node.id.clone()).or_default();
             proxy.node = Some(node.clone());
-            proxy.streams.push(state.clone());
-            let opened = (proxy.snapshot.subscribe(), proxy.streams.len() == 1);
-            self.inner.metrics.proxies(connected(&proxies));
-            opened
+            proxy.streams.push(stream.clone());
+            let first = proxy.streams.len() == 1;
+            proxies.connected += usize::from(first);
+            self.inner.metrics.proxies(proxies.connected);
+            first
         };
         self.inner.metrics.stream_opened(variant);
-        // What is there already counts as a change.
-        snapshot.mark_changed();
         if first {
             self.inner.tell(|observer| observer.connected(&node));
         }
-        ProxyStream { cache: self.clone(), variant, node, state, snapshot }
+        ProxyStream { cache: self.clone(), variant, node, stream, generation: u64::MAX }
     }
 
-    fn current(&self, proxy_id: &str) -> Option<Arc<VersionedSnapshot>> {
-        self.inner.proxies.lock().get(proxy_id)?.snapshot.borrow().clone()
+    /// With the generation that it is of.
+    fn current(&self, proxies: &Proxies, proxy_id: &str) -> Option<(VersionedSnapshot, u64)> {
+        let own = proxies.by_id.get(proxy_id)?.own.as_ref()?;
+        let snapshot = VersionedSnapshot::layered(&own.layer, &proxies.shared, own.shares);
+        Some((snapshot, self.inner.generation.load(Ordering::Acquire)))
     }
 }
 
@@ -249,26 +332,48 @@ impl Inner {
     }
 }
 
-// === impl Proxy ===
+// === impl Proxies ===
 
-impl Default for Proxy {
-    fn default() -> Self {
-        Self {
-            snapshot: watch::Sender::new(None),
-            node: None,
-            streams: Vec::new(),
-            last_seen: BTreeMap::new(),
+impl Proxies {
+    /// Replaces a proxy's own part; gives the streams that do not know it yet.
+    fn give(&mut self, proxy_id: &str, own: Own) -> Vec<Arc<Stream>> {
+        let proxy = match self.by_id.get_mut(proxy_id) {
+            Some(proxy) => proxy,
+            None => self.by_id.entry(proxy_id.to_owned()).or_default(),
+        };
+        let same = |known: &Own| known.shares == own.shares && known.layer.is_same(&own.layer);
+        if proxy.own.as_ref().is_some_and(same) {
+            return Vec::new();
         }
+        proxy.own = Some(own);
+        proxy.streams.clone()
+    }
+
+    /// The streams of the proxies that share anything.
+    fn sharing(&self) -> Vec<Arc<Stream>> {
+        let shares = |proxy: &&Proxy| proxy.own.as_ref().is_some_and(|own| !own.shares.is_empty());
+        self.by_id.values().filter(shares).flat_map(|proxy| proxy.streams.iter().cloned()).collect()
     }
 }
+
+// === impl Proxy ===
 
 impl Proxy {
     /// Each type as on the newest stream on which it was asked for.
     fn types(&self) -> BTreeMap<ResourceType, TypeStatus> {
         match self.streams.as_slice() {
             [] => self.last_seen.clone(),
-            streams => streams.iter().flat_map(|stream| stream.lock().types()).collect(),
+            streams => streams.iter().flat_map(|stream| stream.state.lock().types()).collect(),
         }
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn is_concerned_by(&self, changed: &Changed) -> bool {
+        let state = self.state.lock();
+        changed.iter().any(|(type_, names)| state.session.is_concerned_by(*type_, names))
     }
 }
 
@@ -291,27 +396,16 @@ impl ProxyStream {
         &self.node.id
     }
 
-    /// Waits for a snapshot that the session does not have yet, and hands it over. Cancel-safe.
-    pub(super) async fn snapshot_changed(&mut self) {
-        loop {
-            // The cache, which this stream holds, owns the sender.
-            if self.snapshot.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            if let Some(snapshot) = self.snapshot.borrow_and_update().clone() {
-                let mut state = self.state.lock();
-                state.session.set_snapshot(snapshot);
-                state.books.changed();
-                return;
-            }
-        }
+    /// Waits until there may be a snapshot that the session does not have yet. Cancel-safe.
+    pub(super) async fn snapshot_changed(&self) {
+        self.stream.wake.notified().await;
     }
 
     /// Hands a request to the session.
     pub(super) fn handle(&self, request: impl FnOnce(&mut ServerSession) -> Handled) {
         let metrics = &self.cache.inner.metrics;
         let handled = {
-            let mut state = self.state.lock();
+            let mut state = self.stream.state.lock();
             let handled = request(&mut state.session);
             if let Handled::Accepted(type_) | Handled::Refused(type_, _) = &handled {
                 let accepted = matches!(handled, Handled::Accepted(_));
@@ -321,6 +415,9 @@ impl ProxyStream {
             }
             handled
         };
+        if matches!(handled, Handled::Accepted(_) | Handled::Refused(..)) {
+            self.cache.inner.backlog.remove(1);
+        }
         let proxy = self.proxy_id();
         match handled {
             Handled::Asked(type_) => tracing::trace!(proxy, %type_, "asked"),
@@ -345,13 +442,15 @@ impl ProxyStream {
     }
 
     /// The next response to send, until there is none.
-    pub(super) fn next(&self) -> Option<Outgoing> {
+    pub(super) fn next(&mut self) -> Option<Outgoing> {
+        self.catch_up();
         let outgoing = {
-            let mut state = self.state.lock();
+            let mut state = self.stream.state.lock();
             let outgoing = state.session.next()?;
             state.books.sent(outgoing.type_);
             outgoing
         };
+        self.cache.inner.backlog.add();
         self.cache.inner.metrics.sent(outgoing.type_);
         tracing::debug!(
             proxy = self.proxy_id(),
@@ -363,22 +462,42 @@ impl ProxyStream {
         );
         Some(outgoing)
     }
+
+    /// Hands over the current snapshot, if the session does not have it.
+    fn catch_up(&mut self) {
+        if self.generation == self.cache.inner.generation.load(Ordering::Acquire) {
+            return;
+        }
+        let current = {
+            let proxies = self.cache.inner.proxies.lock();
+            self.cache.current(&proxies, self.proxy_id())
+        };
+        if let Some((snapshot, generation)) = current {
+            self.generation = generation;
+            let mut state = self.stream.state.lock();
+            state.session.set_snapshot(Arc::new(snapshot));
+            state.books.changed();
+        }
+    }
 }
 
 impl Drop for ProxyStream {
     fn drop(&mut self) {
+        let unanswered = self.stream.state.lock().session.unanswered();
+        self.cache.inner.backlog.remove(unanswered);
         let last = {
             let mut proxies = self.cache.inner.proxies.lock();
-            let Some(proxy) = proxies.get_mut(&self.node.id) else { return };
-            proxy.streams.retain(|stream| !Arc::ptr_eq(stream, &self.state));
+            let Some(proxy) = proxies.by_id.get_mut(&self.node.id) else { return };
+            proxy.streams.retain(|stream| !Arc::ptr_eq(stream, &self.stream));
             let last = proxy.streams.is_empty();
             if last {
-                proxy.last_seen = self.state.lock().types();
-                if proxy.snapshot.borrow().is_none() {
-                    proxies.remove(&self.node.id);
+                proxy.last_seen = self.stream.state.lock().types();
+                if proxy.own.is_none() {
+                    proxies.by_id.remove(&self.node.id);
                 }
+                proxies.connected -= 1;
+                self.cache.inner.metrics.proxies(proxies.connected);
             }
-            self.cache.inner.metrics.proxies(connected(&proxies));
             last
         };
         self.cache.inner.metrics.stream_closed(self.variant);
@@ -388,15 +507,20 @@ impl Drop for ProxyStream {
     }
 }
 
-fn connected(proxies: &HashMap<String, Proxy>) -> usize {
-    proxies.values().filter(|proxy| !proxy.streams.is_empty()).count()
+fn differing(before: &Layer, after: &Layer) -> Changed {
+    let of_type = |type_: ResourceType| {
+        let mut names = Vec::new();
+        before.get(type_).differing(after.get(type_), &mut names);
+        (!names.is_empty()).then_some((type_, names))
+    };
+    ResourceType::ALL.into_iter().filter_map(of_type).collect()
 }
 
 /// The books of one proxy; `None` without a stream.
-fn books(node: Node, streams: &[Arc<Mutex<StreamState>>], with_resources: bool) -> Option<ProxyBooks> {
+fn books(node: Node, streams: &[Arc<Stream>], with_resources: bool) -> Option<ProxyBooks> {
     let mut all: Option<ProxyBooks> = None;
     for stream in streams {
-        let stream = stream.lock();
+        let stream = stream.state.lock();
         let all = all.get_or_insert_with(|| ProxyBooks {
             node: node.clone(),
             connected_at: stream.books.opened,

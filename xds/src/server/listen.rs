@@ -18,7 +18,6 @@ use super::{csds::CsdsService, service::AdsService};
 use crate::{
     load::LrsService,
     pb::envoy::service::{
-        discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
         load_stats::v3::load_reporting_service_server::LoadReportingServiceServer,
         status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer,
     },
@@ -44,7 +43,7 @@ pub struct ServeError(#[source] tonic::transport::Error);
 /// Which service answers which path. (tonic's own router brings a web framework for that.)
 #[derive(Clone)]
 struct Services {
-    ads: AggregatedDiscoveryServiceServer<AdsService>,
+    ads: AdsService,
     lrs: LoadReportingServiceServer<LrsService>,
     csds: ClientStatusDiscoveryServiceServer<CsdsService>,
 }
@@ -59,7 +58,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let csds = ads.csds().into_server();
-    let services = Services { ads: ads.into_server(), lrs: lrs.into_server(), csds };
+    let services = Services { ads, lrs: lrs.into_server(), csds };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1));

@@ -12,6 +12,8 @@
 //! * Equal is what is encoded equally. Protobuf maps encode in any order: build resources from maps with more than one
 //!   entry once, not for every snapshot.
 
+mod backlog;
+mod body;
 mod books;
 mod cache;
 mod csds;
@@ -23,7 +25,7 @@ mod status;
 use std::collections::BTreeMap;
 
 pub use self::{
-    cache::{ProxyObserver, SnapshotCache},
+    cache::{Own, ProxyObserver, SnapshotCache},
     csds::CsdsService,
     listen::{Listener, ServeError, serve},
     service::AdsService,
@@ -58,6 +60,21 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The resources of one type, by name.
+    pub fn resources(&self, type_: ResourceType) -> &BTreeMap<String, Any> {
+        match type_ {
+            ResourceType::Runtime => &self.runtimes,
+            ResourceType::Cluster => &self.clusters,
+            ResourceType::ClusterLoadAssignment => &self.endpoints,
+            ResourceType::Secret => &self.secrets,
+            ResourceType::ExtensionConfig => &self.extensions,
+            ResourceType::Listener => &self.listeners,
+            ResourceType::ScopedRouteConfiguration => &self.scopes,
+            ResourceType::RouteConfiguration => &self.routes,
+            ResourceType::VirtualHost => &self.virtual_hosts,
+        }
+    }
+
+    /// The resources of one type, by name, to be changed.
     pub fn resources_mut(&mut self, type_: ResourceType) -> &mut BTreeMap<String, Any> {
         match type_ {
             ResourceType::Runtime => &mut self.runtimes,

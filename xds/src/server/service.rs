@@ -1,29 +1,34 @@
 //! The gRPC service over the cache.
 
-use std::pin::Pin;
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
-use futures::Stream;
+use prost::Message;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    codec::BufferSettings,
+    codegen::{BoxFuture, Service, http},
+    metadata::GRPC_CONTENT_TYPE,
+};
+use tonic_prost::ProstCodec;
 
 use super::{
     CsdsService,
+    body::ResponseBody,
     cache::{ProxyStream, SnapshotCache},
 };
 use crate::{
     pb::envoy::{
         config::core::v3::Node,
-        service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-            aggregated_discovery_service_server::{
-                AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-            },
-        },
+        service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
     },
     resource::ResourceType,
-    session::server::{Handled, Outgoing, ServerSession, Variant},
+    session::server::{Encoding, Handled, ServerSession, Variant},
 };
 
 /// How the server calls itself in its responses.
@@ -32,7 +37,15 @@ const CONTROL_PLANE: &str = concat!("weft ", env!("CARGO_PKG_VERSION"));
 /// A client that knows a hundred thousand resources names them all when it comes back.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
+/// Room for a request that a stream holds while it is idle; more is taken when one is larger. An acknowledgement fits.
+const REQUEST_BUFFER: usize = 512;
+
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
 /// The gRPC service `envoy.service.discovery.v3.AggregatedDiscoveryService` over a [`SnapshotCache`].
+///
+/// Not the generated one: that would encode every response anew, and as a whole, for every stream.
 #[derive(Clone)]
 pub struct AdsService {
     cache: SnapshotCache,
@@ -42,19 +55,18 @@ pub struct AdsService {
 /// The types of one variant of the protocol.
 trait Dialect: Send + 'static {
     const VARIANT: Variant;
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: Message + Default + 'static;
 
     fn node(request: &mut Self::Request) -> Option<Node>;
     fn handle(session: &mut ServerSession, request: Self::Request) -> Handled;
-    fn response(outgoing: Outgoing) -> Self::Response;
 }
 
 struct Delta;
 
 struct Sotw;
 
-type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// To the body of the response.
+pub(super) type Responses = mpsc::Sender<Result<Box<Encoding>, Status>>;
 
 // === impl AdsService ===
 
@@ -69,13 +81,17 @@ impl AdsService {
         CsdsService::new(self.cache.clone(), self.shutdown.clone())
     }
 
-    pub(super) fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self)
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(usize::MAX)
-    }
-
-    fn start<D: Dialect>(&self, requests: Streaming<D::Request>) -> Response<ResponseStream<D::Response>> {
+    fn start<D: Dialect>(&self, request: http::Request<Body>) -> http::Response<Body> {
+        // As with tonic's own services that were not told of any.
+        let encoding = request.headers().get("grpc-encoding");
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Status::unimplemented("requests must not be compressed").into_http();
+        }
+        let decoder = ProstCodec::<D::Request, D::Request>::raw_decoder(BufferSettings::new(
+            REQUEST_BUFFER,
+            REQUEST_BUFFER,
+        ));
+        let requests = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES));
         // No type has more than one unanswered response, so that this is never full for a client that is alive.
         let (responses, receiver) = mpsc::channel(ResourceType::ALL.len() + 1);
         let (cache, shutdown) = (self.cache.clone(), self.shutdown.clone());
@@ -91,27 +107,28 @@ impl AdsService {
                 let _ = responses.try_send(Err(status));
             }
         });
-        Response::new(Box::pin(ReceiverStream::new(receiver)))
+        let mut response = http::Response::new(Body::new(ResponseBody::new(receiver)));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        response
     }
 }
 
-#[async_trait::async_trait]
-impl AggregatedDiscoveryService for AdsService {
-    type StreamAggregatedResourcesStream = ResponseStream<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = ResponseStream<DeltaDiscoveryResponse>;
+impl Service<http::Request<Body>> for AdsService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
 
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(self.start::<Sotw>(request.into_inner()))
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(self.start::<Delta>(request.into_inner()))
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let response = match request.uri().path() {
+            DELTA => self.start::<Delta>(request),
+            SOTW => self.start::<Sotw>(request),
+            path => Status::unimplemented(format!("{path} is not served here")).into_http(),
+        };
+        Box::pin(std::future::ready(Ok(response)))
     }
 }
 
@@ -119,7 +136,7 @@ impl AggregatedDiscoveryService for AdsService {
 async fn talk<D: Dialect>(
     cache: SnapshotCache,
     mut requests: Streaming<D::Request>,
-    responses: &mpsc::Sender<Result<D::Response, Status>>,
+    responses: &Responses,
 ) -> Result<(), Status> {
     let Some(mut first) = requests.message().await? else { return Ok(()) };
     let node = D::node(&mut first).filter(|node| !node.id.is_empty());
@@ -130,7 +147,7 @@ async fn talk<D: Dialect>(
     stream.handle(|session| D::handle(session, first));
 
     let result = loop {
-        if send_all::<D>(&stream, responses).await.is_err() {
+        if send_all::<D>(&mut stream, responses).await.is_err() {
             break Ok(());
         }
         tokio::select! {
@@ -147,12 +164,10 @@ async fn talk<D: Dialect>(
 }
 
 /// Sends what is due; an error means that the client is gone.
-async fn send_all<D: Dialect>(
-    stream: &ProxyStream,
-    responses: &mpsc::Sender<Result<D::Response, Status>>,
-) -> Result<(), ()> {
+async fn send_all<D: Dialect>(stream: &mut ProxyStream, responses: &Responses) -> Result<(), ()> {
     while let Some(outgoing) = stream.next() {
-        responses.send(Ok(D::response(outgoing))).await.map_err(|_| ())?;
+        let encoding = Box::new(outgoing.encode(D::VARIANT, CONTROL_PLANE));
+        responses.send(Ok(encoding)).await.map_err(|_| ())?;
     }
     Ok(())
 }
@@ -162,7 +177,6 @@ async fn send_all<D: Dialect>(
 impl Dialect for Delta {
     const VARIANT: Variant = Variant::Delta;
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
 
     fn node(request: &mut DeltaDiscoveryRequest) -> Option<Node> {
         request.node.take()
@@ -171,10 +185,6 @@ impl Dialect for Delta {
     fn handle(session: &mut ServerSession, request: DeltaDiscoveryRequest) -> Handled {
         session.delta_request(request)
     }
-
-    fn response(outgoing: Outgoing) -> DeltaDiscoveryResponse {
-        outgoing.into_delta(CONTROL_PLANE)
-    }
 }
 
 // === impl Sotw ===
@@ -182,7 +192,6 @@ impl Dialect for Delta {
 impl Dialect for Sotw {
     const VARIANT: Variant = Variant::Sotw;
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
 
     fn node(request: &mut DiscoveryRequest) -> Option<Node> {
         request.node.take()
@@ -190,9 +199,5 @@ impl Dialect for Sotw {
 
     fn handle(session: &mut ServerSession, request: DiscoveryRequest) -> Handled {
         session.sotw_request(request)
-    }
-
-    fn response(outgoing: Outgoing) -> DiscoveryResponse {
-        outgoing.into_sotw(CONTROL_PLANE)
     }
 }

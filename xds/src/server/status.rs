@@ -157,7 +157,7 @@ pub(super) fn resources(
 ) -> Vec<ResourceStatus> {
     let (wanted, missing) = session.wanted(type_);
     let mut all: BTreeMap<String, Option<Arc<VersionedResource>>> =
-        wanted.into_iter().map(|resource| (resource.name.clone(), Some(resource))).collect();
+        wanted.into_iter().map(|resource| (resource.name.to_string(), Some(resource))).collect();
     for name in missing.iter().chain(status.acked.keys()).chain(status.refused.keys()) {
         if !all.contains_key(name) {
             all.insert(name.clone(), None);

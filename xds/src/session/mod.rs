@@ -6,9 +6,15 @@
 
 pub mod client;
 mod nack;
+mod resources;
 pub mod server;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod versioned;
 
-pub use self::snapshot::{TypeSnapshot, Version, VersionedResource, VersionedSnapshot};
+pub use self::{
+    resources::Resources,
+    snapshot::{Layer, TypeSnapshot, Version, VersionedSnapshot},
+    versioned::{Name, VersionedResource},
+};

@@ -14,26 +14,23 @@
 //! * The client handles responses in the order in which they are sent, as every known client does.
 
 mod blame;
+mod outgoing;
 mod request;
+mod subscription;
 mod types;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use self::types::{Diff, Subscription, TypeState};
+pub(crate) use self::outgoing::Encoding;
+use self::types::{Diff, TypeState};
 pub use self::{
     blame::RefusedVersion,
+    outgoing::Outgoing,
     request::Handled,
     types::{Refusal, SyncState, TypeReport},
 };
-use super::{Version, VersionedResource, VersionedSnapshot};
-use crate::{
-    any,
-    pb::envoy::{
-        config::{cluster::v3::Cluster, core::v3::ControlPlane},
-        service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
-    },
-    resource::ResourceType,
-};
+use super::{Name, VersionedResource, VersionedSnapshot};
+use crate::resource::ResourceType;
 
 /// The variant of the protocol that a stream speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,21 +53,6 @@ pub struct ServerSession {
     responses: u64,
 }
 
-/// A response to be sent.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// Of all resources in it.
-    pub type_: ResourceType,
-    /// Of the type as a whole.
-    pub version: Version,
-    /// Answered by the client.
-    pub nonce: String,
-    /// New and changed resources; all of them in state-of-the-world mode for clusters and listeners.
-    pub upserts: Vec<Arc<VersionedResource>>,
-    /// Names that are gone; not expressed in state-of-the-world mode.
-    pub removed: Vec<String>,
-}
-
 // === impl ServerSession ===
 
 impl ServerSession {
@@ -81,6 +63,11 @@ impl ServerSession {
 
     /// Replaces what the proxy is to know. [`next`](Self::next) then gives what to send.
     pub fn set_snapshot(&mut self, snapshot: Arc<VersionedSnapshot>) {
+        if self.snapshot.is_none() {
+            for type_ in ResourceType::ALL {
+                self.types[type_.index()].share_names(snapshot.get(type_));
+            }
+        }
         self.snapshot = Some(snapshot);
     }
 
@@ -139,10 +126,10 @@ impl ServerSession {
         let Some((subscription, snapshot)) = subscription.zip(self.snapshot.as_ref()) else {
             return Default::default();
         };
-        let there = &snapshot.get(type_).resources;
-        let wanted = there.values().filter(|resource| subscription.covers(&resource.name));
-        let missing = subscription.names.iter().filter(|name| !there.contains_key(*name));
-        (wanted.cloned().collect(), missing.cloned().collect())
+        let there = snapshot.get(type_);
+        let wanted = there.iter().filter(|resource| subscription.covers(&resource.name)).cloned().collect();
+        let missing = subscription.all_names().iter().filter(|name| there.get(name).is_none());
+        (wanted, missing.map(Name::to_string).collect())
     }
 
     /// Whether the client is known to have the current version of a resource, or to know of its absence.
@@ -150,8 +137,18 @@ impl ServerSession {
     /// `None` if it did not ask for it.
     pub fn is_acknowledged(&self, type_: ResourceType, name: &str) -> Option<bool> {
         let snapshot = self.snapshot.as_ref()?;
-        let current = snapshot.get(type_).resources.get(name).map(|resource| resource.version);
+        let current = snapshot.get(type_).get(name).map(|resource| resource.version);
         self.types[type_.index()].has_acknowledged(name, current)
+    }
+
+    /// Whether the client asked for one of these.
+    pub(crate) fn is_concerned_by(&self, type_: ResourceType, names: &[Name]) -> bool {
+        self.types[type_.index()].is_concerned_by(names)
+    }
+
+    /// The number of responses that are not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.types.iter().filter(|state| state.is_waiting()).count()
     }
 
     fn diff(&mut self, type_: ResourceType, snapshot: &VersionedSnapshot) -> Option<Diff> {
@@ -175,11 +172,11 @@ impl ServerSession {
         let current = snapshot.get(type_);
         let state = &mut self.types[type_.index()];
         if type_ == ResourceType::Cluster {
-            let updated: BTreeSet<_> = diff
+            let updated: Vec<_> = diff
                 .upserts
                 .iter()
                 .filter(|cluster| state.was_told(&cluster.name))
-                .filter_map(|cluster| endpoints_name(cluster))
+                .filter_map(|cluster| cluster.endpoints_name.clone())
                 .collect();
             // A proxy that takes over a changed cluster waits for endpoints anew, and Envoy does not ask for them if
             // it asked before.
@@ -187,48 +184,13 @@ impl ServerSession {
         }
         let state = &mut self.types[type_.index()];
         let full = self.variant == Variant::Sotw && type_.is_wildcard_by_default();
-        let mut removed = diff.absent;
+        let (mut removed, mut kept) = (diff.absent, diff.removed);
         if removes {
-            removed.extend(diff.removed);
+            removed.extend(kept.drain(..).map(|(name, _)| name));
         }
-        let upserts = if full { state.all_in_scope(current, !removes) } else { diff.upserts };
-        state.sent(&nonce, current.version, &upserts, &removed);
-        Outgoing { type_, version: current.version, nonce, upserts, removed }
-    }
-}
-
-// === impl Outgoing ===
-
-impl Outgoing {
-    /// As it goes over a delta stream.
-    pub fn into_delta(self, control_plane: &str) -> DeltaDiscoveryResponse {
-        let resource = |resource: Arc<VersionedResource>| Resource {
-            name: resource.name.clone(),
-            version: resource.version.to_string(),
-            resource: Some(resource.body.clone()),
-            ..Default::default()
-        };
-        DeltaDiscoveryResponse {
-            system_version_info: self.version.to_string(),
-            resources: self.upserts.into_iter().map(resource).collect(),
-            type_url: self.type_.type_url().to_owned(),
-            removed_resources: self.removed,
-            nonce: self.nonce,
-            control_plane: Some(ControlPlane { identifier: control_plane.to_owned() }),
-            ..Default::default()
-        }
-    }
-
-    /// As it goes over a state-of-the-world stream.
-    pub fn into_sotw(self, control_plane: &str) -> DiscoveryResponse {
-        DiscoveryResponse {
-            version_info: self.version.to_string(),
-            resources: self.upserts.iter().map(|resource| resource.body.clone()).collect(),
-            type_url: self.type_.type_url().to_owned(),
-            nonce: self.nonce,
-            control_plane: Some(ControlPlane { identifier: control_plane.to_owned() }),
-            ..Default::default()
-        }
+        let upserts = if full { state.all_in_scope(current, &kept) } else { diff.upserts };
+        state.sent(&nonce, current, upserts.clone(), removed.clone(), kept);
+        Outgoing { type_, version: current.version(), nonce, upserts, removed }
     }
 }
 
@@ -253,11 +215,4 @@ fn refers_to_others(type_: ResourceType) -> bool {
             | ResourceType::RouteConfiguration
             | ResourceType::VirtualHost
     )
-}
-
-/// The name under which a cluster asks for its endpoints.
-fn endpoints_name(cluster: &VersionedResource) -> Option<String> {
-    let cluster: Cluster = any::unpack(&cluster.body).ok()?;
-    let service = cluster.eds_cluster_config?.service_name;
-    Some(if service.is_empty() { cluster.name } else { service })
 }

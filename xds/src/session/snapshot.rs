@@ -1,13 +1,13 @@
 //! Snapshots whose resources know their versions.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     str::FromStr,
     sync::Arc,
 };
 
+use super::{Name, Resources, VersionedResource};
 use crate::{pb::google::protobuf::Any, resource::ResourceType, server::Snapshot};
 
 /// A digest of a content: equal contents have equal versions, also after a restart of the server.
@@ -15,33 +15,30 @@ use crate::{pb::google::protobuf::Any, resource::ResourceType, server::Snapshot}
 /// So a proxy that reconnects to a new server is sent only what differs from what it has. (The digest may change with
 /// the Rust release that the server is built with; everything is sent once more then.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version(u64);
+pub struct Version(pub(super) u64);
 
-/// A resource and its version.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VersionedResource {
-    /// Unique within its type.
-    pub name: String,
-    /// Digest of name and body.
-    pub version: Version,
-    /// The protobuf message.
-    pub body: Any,
-}
-
-/// All resources of one type for one proxy.
-#[derive(Debug, PartialEq)]
+/// All resources of one type for one proxy: its own, and those that it shares with others. Cheap to clone.
+///
+/// Where both have a name, the proxy's own counts.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TypeSnapshot {
-    /// Digest of the names and versions.
-    pub version: Version,
-    /// By name.
-    pub resources: BTreeMap<String, Arc<VersionedResource>>,
+    own: Resources,
+    shared: Resources,
 }
 
-/// All that one proxy is to know. What did not change is shared with the snapshot before.
+/// Resources of all types. Cheap to clone: what did not change is shared.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layer {
+    /// Indexed by type.
+    types: [Resources; ResourceType::ALL.len()],
+}
+
+/// All that one proxy is to know. What did not change is shared with the snapshot before, and what all proxies know is
+/// shared with theirs.
 #[derive(Debug, Clone)]
 pub struct VersionedSnapshot {
     /// Indexed by type.
-    types: [Arc<TypeSnapshot>; ResourceType::ALL.len()],
+    types: [TypeSnapshot; ResourceType::ALL.len()],
 }
 
 // === impl Version ===
@@ -79,61 +76,115 @@ impl FromStr for Version {
 // === impl TypeSnapshot ===
 
 impl TypeSnapshot {
-    fn new(resources: BTreeMap<String, Any>, previous: Option<&Arc<Self>>) -> Arc<Self> {
-        let resources: BTreeMap<_, _> = resources
-            .into_iter()
-            .map(|(name, body)| {
-                let same = previous
-                    .and_then(|previous| previous.resources.get(&name))
-                    .filter(|resource| resource.body == body)
-                    .cloned();
-                let resource = same.unwrap_or_else(|| {
-                    let version = Version::of_body(&body);
-                    Arc::new(VersionedResource { name: name.clone(), version, body })
-                });
-                (name, resource)
-            })
-            .collect();
-        if let Some(previous) = previous.filter(|previous| previous.resources == resources) {
-            return previous.clone();
+    /// Digest of the names and versions.
+    pub fn version(&self) -> Version {
+        Version(self.own.version().0.wrapping_add(self.shared.version().0))
+    }
+
+    /// The resource of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<VersionedResource>> {
+        self.own.get(name).or_else(|| self.shared.get(name))
+    }
+
+    /// All resources, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<VersionedResource>> {
+        let shared = self.shared.iter().filter(|resource| self.own.get(&resource.name).is_none());
+        self.own.iter().chain(shared)
+    }
+
+    /// The number of resources.
+    pub fn len(&self) -> usize {
+        let hidden = self.own.iter().filter(|resource| self.shared.get(&resource.name).is_some()).count();
+        self.own.len() + self.shared.len() - hidden
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.shared.is_empty()
+    }
+
+    /// Whether nothing differs because everything is shared.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.own.is_same(&other.own) && self.shared.is_same(&other.shared)
+    }
+
+    /// Names of resources that may differ between the two, sorted; found without looking at what they share.
+    pub fn differing(&self, other: &Self) -> Vec<Name> {
+        let mut names = Vec::new();
+        self.own.differing(&other.own, &mut names);
+        let own = names.len();
+        self.shared.differing(&other.shared, &mut names);
+        names.sort_unstable();
+        if own > 0 {
+            names.dedup();
         }
-        let version = Version::of(|hasher| {
-            for (name, resource) in &resources {
-                name.hash(hasher);
-                resource.version.hash(hasher);
-            }
-        });
-        Arc::new(Self { version, resources })
+        names
+    }
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// The resources of one type.
+    pub fn get(&self, type_: ResourceType) -> &Resources {
+        &self.types[type_.index()]
+    }
+
+    /// The resources of one type, to be changed.
+    pub fn get_mut(&mut self, type_: ResourceType) -> &mut Resources {
+        &mut self.types[type_.index()]
+    }
+
+    /// Makes what the snapshot has the resources; what is equal to what is there stays as it is, and is shared.
+    pub fn replace(&mut self, snapshot: &Snapshot) {
+        for type_ in ResourceType::ALL {
+            self.get_mut(type_).replace(snapshot.resources(type_));
+        }
+    }
+
+    /// Whether nothing differs because everything is shared.
+    pub fn is_same(&self, other: &Self) -> bool {
+        ResourceType::ALL.into_iter().all(|type_| self.get(type_).is_same(other.get(type_)))
     }
 }
 
 // === impl VersionedSnapshot ===
 
 impl VersionedSnapshot {
-    /// Gives every resource its version; `previous` is only for sharing memory and work.
-    pub fn new(snapshot: Snapshot, previous: Option<&Self>) -> Self {
-        let mut snapshot = snapshot;
-        let types = ResourceType::ALL.map(|type_| {
-            let resources = std::mem::take(snapshot.resources_mut(type_));
-            TypeSnapshot::new(resources, previous.map(|previous| previous.get(type_)))
-        });
-        Self { types }
+    /// Gives every resource its version; `previous` is only for sharing memory.
+    pub fn new(snapshot: &Snapshot, previous: Option<&Self>) -> Self {
+        let mut own = Layer::default();
+        if let Some(previous) = previous {
+            own.types = ResourceType::ALL.map(|type_| previous.get(type_).own.clone());
+        }
+        own.replace(snapshot);
+        Self::layered(&own, &Layer::default(), &[])
+    }
+
+    /// A proxy's own resources together with those of some types that it shares with others.
+    pub fn layered(own: &Layer, shared: &Layer, shares: &[ResourceType]) -> Self {
+        let of_type = |type_: ResourceType| TypeSnapshot {
+            own: own.get(type_).clone(),
+            shared: if shares.contains(&type_) { shared.get(type_).clone() } else { Resources::default() },
+        };
+        Self { types: ResourceType::ALL.map(of_type) }
     }
 
     /// The resources of one type.
-    pub fn get(&self, type_: ResourceType) -> &Arc<TypeSnapshot> {
+    pub fn get(&self, type_: ResourceType) -> &TypeSnapshot {
         &self.types[type_.index()]
     }
 
     /// Whether nothing at all differs.
     pub fn is_same(&self, other: &Self) -> bool {
-        ResourceType::ALL.into_iter().all(|type_| Arc::ptr_eq(self.get(type_), other.get(type_)))
+        ResourceType::ALL.into_iter().all(|type_| self.get(type_).is_same(other.get(type_)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::google::protobuf::Any;
 
     fn body(text: &str) -> Any {
         Any { type_url: "t".into(), value: text.into() }
@@ -145,18 +196,20 @@ mod tests {
         snapshot.endpoints.insert("a".into(), body("1"));
         snapshot.endpoints.insert("b".into(), body("1"));
         snapshot.clusters.insert("a".into(), body("1"));
-        let first = VersionedSnapshot::new(snapshot.clone(), None);
+        let first = VersionedSnapshot::new(&snapshot, None);
         snapshot.endpoints.insert("b".into(), body("2"));
-        let second = VersionedSnapshot::new(snapshot.clone(), Some(&first));
+        let second = VersionedSnapshot::new(&snapshot, Some(&first));
 
         let (before, after) =
             (first.get(ResourceType::ClusterLoadAssignment), second.get(ResourceType::ClusterLoadAssignment));
-        assert!(Arc::ptr_eq(&before.resources["a"], &after.resources["a"]));
-        assert_ne!(before.resources["b"].version, after.resources["b"].version);
-        assert_ne!(before.version, after.version);
-        assert!(Arc::ptr_eq(first.get(ResourceType::Cluster), second.get(ResourceType::Cluster)));
+        let of = |snapshot: &TypeSnapshot, name| snapshot.get(name).expect("it is there").clone();
+        assert!(Arc::ptr_eq(&of(before, "a"), &of(after, "a")));
+        assert_ne!(of(before, "b").version, of(after, "b").version);
+        assert_ne!(before.version(), after.version());
+        assert_eq!(before.differing(after), ["b"]);
+        assert!(first.get(ResourceType::Cluster).is_same(second.get(ResourceType::Cluster)));
         assert!(!first.is_same(&second));
-        assert!(second.is_same(&VersionedSnapshot::new(snapshot, Some(&second))));
+        assert!(second.is_same(&VersionedSnapshot::new(&snapshot, Some(&second))));
     }
 
     #[test]
@@ -166,10 +219,32 @@ mod tests {
             let name = type_.to_string();
             snapshot.resources_mut(type_).insert(name.clone(), body(&name));
         }
-        let snapshot = VersionedSnapshot::new(snapshot, None);
+        let snapshot = VersionedSnapshot::new(&snapshot, None);
         for type_ in ResourceType::ALL {
-            assert!(snapshot.get(type_).resources.contains_key(&type_.to_string()), "{type_}");
+            assert!(snapshot.get(type_).get(&type_.to_string()).is_some(), "{type_}");
         }
+    }
+
+    #[test]
+    fn a_proxy_s_own_resources_hide_shared_ones_of_the_same_name() {
+        let one = |name: &str, text: &str| {
+            let mut layer = Layer::default();
+            let resource = VersionedResource::new(name, &body(text));
+            layer.get_mut(ResourceType::Cluster).insert(Arc::new(resource));
+            layer
+        };
+        let shares = &[ResourceType::Cluster];
+        let content = |snapshot: &VersionedSnapshot, name| {
+            snapshot.get(ResourceType::Cluster).get(name).map(|found| found.body().value.clone())
+        };
+        let hidden = VersionedSnapshot::layered(&one("a", "own"), &one("a", "shared"), shares);
+        assert_eq!(content(&hidden, "a"), Some("own".into()));
+        assert_eq!(hidden.get(ResourceType::Cluster).iter().count(), 1);
+        let seen = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), shares);
+        assert_eq!(content(&seen, "a"), Some("shared".into()));
+        assert_eq!(hidden.get(ResourceType::Cluster).differing(seen.get(ResourceType::Cluster)), ["a"]);
+        let apart = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), &[]);
+        assert_eq!(content(&apart, "a"), None);
     }
 
     #[test]

@@ -5,4 +5,5 @@ mod csds;
 mod envoy;
 mod load;
 mod loopback;
+mod slow;
 mod support;

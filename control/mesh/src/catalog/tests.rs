@@ -93,9 +93,15 @@ pub(crate) fn small_mesh() -> MeshState {
     )
 }
 
+/// A shared resource.
+pub(crate) fn shared(catalog: &Catalog, type_: ResourceType, name: &str) -> Any {
+    catalog.resources().get(type_).get(name).expect("it is there").body()
+}
+
 /// Addresses and ports in the endpoint set `name`.
 pub(crate) fn addresses(catalog: &Catalog, name: &str) -> Vec<String> {
-    let json = weft_xds::json::any_to_json(&catalog.endpoints()[name]).unwrap();
+    let json =
+        weft_xds::json::any_to_json(&shared(catalog, ResourceType::ClusterLoadAssignment, name)).unwrap();
     let localities = json["endpoints"].as_array().cloned().unwrap_or_default();
     let endpoints =
         localities.iter().flat_map(|locality| locality["lb_endpoints"].as_array().unwrap().clone());
@@ -109,7 +115,8 @@ fn only_what_is_ready_gets_requests_and_through_its_sidecar() {
     catalog.update(Arc::new(small_mesh()));
     assert_eq!(addresses(&catalog, "web.default:80"), ["127.64.0.3:8080", "127.64.0.4:8080"]);
     assert_eq!(addresses(&catalog, "web.default:9000"), ["127.64.0.3:9000", "127.64.0.4:9000"]);
-    let empty: ClusterLoadAssignment = unpack(&catalog.endpoints()["api.default:81"]).unwrap();
+    let empty: ClusterLoadAssignment =
+        unpack(&shared(&catalog, ResourceType::ClusterLoadAssignment, "api.default:81")).unwrap();
     assert!(empty.endpoints.is_empty());
 }
 
@@ -125,6 +132,42 @@ fn a_change_of_endpoints_rebuilds_only_the_endpoints_of_its_service() {
     assert_eq!(addresses(&catalog, "web.default:80"), ["127.64.0.4:8080"]);
     // The same again changes nothing.
     assert_eq!(catalog.update(catalog.state().clone()), Changes::default());
+}
+
+#[test]
+fn what_did_not_change_is_shared_with_before() {
+    let (mut catalog, before) = (Catalog::default(), Arc::new(small_mesh()));
+    catalog.update(before.clone());
+    let shared = catalog.resources().clone();
+    let mut after = (*before).clone();
+    let less = EndpointSet { endpoints: vec![endpoint("web-2", "127.64.0.4", None, Health::Ready)] };
+    Arc::make_mut(&mut after.endpoints).insert(ServiceId::new("default", "web"), Arc::new(less));
+    catalog.update(Arc::new(after));
+    for type_ in ResourceType::ALL {
+        let mut names = Vec::new();
+        shared.get(type_).differing(catalog.resources().get(type_), &mut names);
+        let expected: &[&str] = match type_ {
+            ResourceType::ClusterLoadAssignment => &["web.default:80", "web.default:9000"],
+            _ => &[],
+        };
+        assert_eq!(names, expected, "{type_}");
+        assert_eq!(shared.get(type_).is_same(catalog.resources().get(type_)), expected.is_empty());
+    }
+}
+
+#[test]
+fn endpoints_that_come_with_their_service_or_before_it_are_found() {
+    let web = ServiceId::new("default", "web");
+    let all = small_mesh();
+    let mut early = all.clone();
+    Arc::make_mut(&mut early.services).remove(&web);
+    let mut catalog = Catalog::default();
+    catalog.update(Arc::new(early));
+    let mut late = all.clone();
+    let less = EndpointSet { endpoints: vec![endpoint("web-2", "127.64.0.4", None, Health::Ready)] };
+    Arc::make_mut(&mut late.endpoints).insert(web, Arc::new(less));
+    catalog.update(Arc::new(late));
+    assert_eq!(addresses(&catalog, "web.default:80"), ["127.64.0.4:8080"]);
 }
 
 #[test]
@@ -145,8 +188,8 @@ fn a_service_that_is_gone_takes_everything_with_it() {
     let mut catalog = Catalog::default();
     catalog.update(Arc::new(small_mesh()));
     catalog.update(Arc::new(state(vec![], vec![], vec![])));
-    let maps = [catalog.clusters(), catalog.endpoints(), catalog.routes(), catalog.captured_listeners()];
-    assert!(maps.iter().all(|map| map.is_empty()) && catalog.inbound.is_empty());
+    let is_empty = |type_: ResourceType| catalog.resources().get(type_).is_empty();
+    assert!(ResourceType::ALL.into_iter().all(is_empty) && catalog.inbound.is_empty());
 }
 
 #[test]
@@ -172,7 +215,7 @@ fn an_invalid_annotation_is_told_and_the_service_works() {
     let mut catalog = Catalog::default();
     let changes = catalog.update(Arc::new(state));
     assert_eq!(changes.problems.len(), 1);
-    assert!(catalog.clusters().contains_key("web.default:80"));
+    shared(&catalog, ResourceType::Cluster, "web.default:80");
 }
 
 #[test]
@@ -184,7 +227,7 @@ fn services_without_a_virtual_address_are_not_carried() {
     let mut catalog = Catalog::default();
     catalog.update(Arc::new(state(vec![headless, six], vec![], vec![])));
     assert_eq!(catalog.ports().count(), 0);
-    assert!(catalog.endpoints().is_empty());
+    assert!(catalog.resources().get(ResourceType::ClusterLoadAssignment).is_empty());
 }
 
 #[test]

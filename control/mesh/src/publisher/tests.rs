@@ -1,13 +1,9 @@
-use prometheus::Registry;
 use weft_api::mesh::METADATA_TRAFFIC;
 use weft_discovery::model::{EndpointSet, Health, PodId, ServiceId};
 use weft_xds::pb::google::protobuf::{Struct, Value, value::Kind};
 
 use super::*;
-use crate::{
-    catalog::tests::{endpoint, pod, small_mesh},
-    warnings,
-};
+use crate::catalog::tests::{endpoint, pod, small_mesh};
 
 fn publisher() -> Publisher {
     let (_, state) = watch::channel(Arc::default());
@@ -73,29 +69,34 @@ fn only_proxies_that_a_change_concerns_get_a_new_snapshot() {
     publisher.connected(&gateway());
     publisher.connected(&sidecar("web-1"));
     let concerned = |publisher: &mut Publisher, state: MeshState| {
-        let changes = publisher.catalog.update(Arc::new(state));
-        let catalog = &publisher.catalog;
-        let mut ids = Vec::new();
-        for (id, proxy) in &mut publisher.proxies {
-            if proxy.refresh(catalog, &changes, false) {
-                ids.push(id.clone());
-            }
-        }
-        ids
+        let own = |publisher: &Publisher| -> Vec<_> {
+            publisher.proxies.iter().map(|(id, proxy)| (id.clone(), proxy.own.clone())).collect()
+        };
+        let (before, shared) = (own(publisher), publisher.catalog.resources().clone());
+        publisher.state_changed(Arc::new(state));
+        let after = own(publisher);
+        let ids: Vec<_> = before
+            .into_iter()
+            .zip(after)
+            .filter(|(before, after)| before != after)
+            .map(|(_, (id, _))| id)
+            .collect();
+        (ids, shared != *publisher.catalog.resources())
     };
     // A further port of one pod.
     let mut state = (*before).clone();
     let more = pod("web-1", "127.64.0.2", &[8080, 8081, 8082]);
     Arc::make_mut(&mut state.pods).insert(more.id.clone(), Arc::new(more));
-    assert_eq!(concerned(&mut publisher, state.clone()), ["sidecar~default~web-1"]);
+    assert_eq!(concerned(&mut publisher, state.clone()), (vec!["sidecar~default~web-1".into()], false));
     // A pod that has no proxy.
     let other = pod("other", "127.64.0.20", &[80]);
     Arc::make_mut(&mut state.pods).insert(PodId::new("default", "other"), Arc::new(other));
-    assert!(concerned(&mut publisher, state.clone()).is_empty());
-    // Readiness of an endpoint.
+    assert_eq!(concerned(&mut publisher, state.clone()), (vec![], false));
+    // Readiness of an endpoint: only what all share.
     let set = EndpointSet { endpoints: vec![endpoint("web-9", "127.64.0.4", None, Health::Ready)] };
     Arc::make_mut(&mut state.endpoints).insert(ServiceId::new("default", "web"), Arc::new(set));
-    assert_eq!(concerned(&mut publisher, state), ["gateway~~n1", "sidecar~default~web-1"]);
+    let (_, shared) = concerned(&mut publisher, state);
+    assert!(shared);
 }
 
 #[test]

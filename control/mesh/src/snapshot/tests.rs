@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde_json::{Map, Value};
 use weft_discovery::model::{PodId, ServiceId};
-use weft_xds::json::any_to_json;
+use weft_xds::{json::any_to_json, server::Snapshot, session::VersionedSnapshot};
 
 use super::*;
 use crate::catalog::tests::{pod, service, small_mesh, state};
@@ -18,6 +18,18 @@ fn catalog() -> Catalog {
 
 fn web_1() -> PodId {
     PodId::new("default", "web-1")
+}
+
+fn given(catalog: &Catalog, profile: &ProxyProfile) -> Snapshot {
+    let own = Own::new(catalog, profile).to_server();
+    let all = VersionedSnapshot::layered(&own.layer, catalog.resources(), own.shares);
+    let mut snapshot = Snapshot::default();
+    for type_ in ResourceType::ALL {
+        for resource in all.get(type_).iter() {
+            snapshot.resources_mut(type_).insert(resource.name.to_string(), resource.body());
+        }
+    }
+    snapshot
 }
 
 fn as_json(snapshot: &Snapshot) -> Value {
@@ -36,7 +48,7 @@ fn as_json(snapshot: &Snapshot) -> Value {
 
 fn matches_golden(name: &str, profile: &ProxyProfile) {
     let catalog = catalog();
-    let found = as_json(&Own::new(&catalog, profile).snapshot(&catalog));
+    let found = as_json(&given(&catalog, profile));
     let path =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/snapshot/golden").join(format!("{name}.json"));
     if std::env::var_os("WEFT_BLESS").is_some() {
@@ -74,7 +86,7 @@ fn everything_that_is_referred_to_is_there() {
         ProxyProfile::Addressed { pod: web_1(), listen, workload: None },
         ProxyProfile::Redirected { pod: web_1(), address: None },
     ] {
-        let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+        let snapshot = given(&catalog, &profile);
         let text = as_json(&snapshot).to_string();
         for (key, resources) in
             [("\"cluster\":\"", &snapshot.clusters), ("\"route_config_name\":\"", &snapshot.routes)]
@@ -94,10 +106,10 @@ fn everything_that_is_referred_to_is_there() {
 fn a_sidecar_whose_addresses_are_not_known_yet_gets_no_listeners() {
     let catalog = catalog();
     let profile = ProxyProfile::Addressed { pod: PodId::new("default", "new"), listen: None, workload: None };
-    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    let snapshot = given(&catalog, &profile);
     assert!(snapshot.listeners.is_empty() && !snapshot.clusters.is_empty());
     let profile = ProxyProfile::Redirected { pod: PodId::new("default", "new"), address: None };
-    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    let snapshot = given(&catalog, &profile);
     assert!(snapshot.listeners.contains_key("inbound") && !snapshot.listeners.contains_key("inbound:8080"));
 }
 
@@ -117,6 +129,6 @@ fn a_port_of_the_workload_wins_over_that_of_a_service() {
         listen: Some("127.64.0.3".parse().unwrap()),
         workload: None,
     };
-    let snapshot = Own::new(&catalog, &profile).snapshot(&catalog);
+    let snapshot = given(&catalog, &profile);
     assert_eq!(snapshot.listeners.keys().collect::<Vec<_>>(), ["inbound:20007"]);
 }

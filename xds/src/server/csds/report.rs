@@ -8,10 +8,11 @@ use crate::{
             admin::v3::{ClientResourceStatus, UpdateFailureState},
             service::status::v3::{ClientConfig, ConfigStatus, client_config::GenericXdsConfig},
         },
-        google::protobuf::{Any, Timestamp},
+        google::protobuf::Timestamp,
     },
     resource::ResourceType,
     server::{ProxyBooks, ResourceState, ResourceStatus, TypeStatus},
+    session::VersionedResource,
 };
 
 pub(super) fn client(books: ProxyBooks, with_contents: bool) -> ClientConfig {
@@ -38,14 +39,15 @@ fn generic(resource: ResourceStatus, type_: Option<&TypeStatus>, with_contents: 
         ResourceState::Stale if acked.is_some() => (ConfigStatus::Stale, ClientResourceStatus::Acked),
         ResourceState::Stale => (ConfigStatus::Stale, ClientResourceStatus::Requested),
     };
-    let shown = |body: &Any| (with_contents && of != ResourceType::Secret).then(|| body.clone());
+    let shown =
+        |resource: &VersionedResource| (with_contents && of != ResourceType::Secret).then(|| resource.body());
     let refused_at = type_.and_then(|type_| type_.refused_at).map(timestamp);
     let answered_at = type_.and_then(|type_| type_.acked_at.max(type_.refused_at)).map(timestamp);
     let error_state = refusal.map(|refusal| UpdateFailureState {
         failed_configuration: wanted
             .as_ref()
             .filter(|wanted| wanted.version == refusal.version)
-            .and_then(|wanted| shown(&wanted.body)),
+            .and_then(|wanted| shown(wanted)),
         last_update_attempt: refused_at,
         details: refusal.reason,
         version_info: refusal.version.to_string(),
@@ -54,7 +56,7 @@ fn generic(resource: ResourceStatus, type_: Option<&TypeStatus>, with_contents: 
         type_url: of.type_url().to_owned(),
         name,
         version_info: wanted.as_ref().map(|wanted| wanted.version.to_string()).unwrap_or_default(),
-        xds_config: wanted.as_ref().and_then(|wanted| shown(&wanted.body)),
+        xds_config: wanted.as_ref().and_then(|wanted| shown(wanted)),
         last_updated: answered_at,
         config_status: config_status.into(),
         client_status: client_status.into(),

@@ -1,13 +1,13 @@
 //! What a client says, in both variants of the protocol.
 
-use super::{Refusal, ServerSession, Subscription};
+use super::{Refusal, ServerSession, subscription::Subscription};
 use crate::{
     pb::{
         envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
         google::rpc::Status,
     },
     resource::ResourceType,
-    session::nack,
+    session::{Name, nack},
 };
 
 /// The name that stands for everything.
@@ -45,65 +45,91 @@ impl ServerSession {
         }
         let handled = if answers { self.answer(type_, request.error_detail) } else { Handled::Asked(type_) };
 
-        let state = &mut self.types[type_.index()];
-        let mut names: std::collections::BTreeSet<_> = request.resource_names.into_iter().collect();
         // A client that never named anything asks for everything by naming nothing; once it did, nothing is nothing.
-        let named_nothing_ever =
-            state.subscription.as_ref().is_none_or(|before| before.all && before.names.is_empty());
-        let all = names.remove(WILDCARD)
-            || (names.is_empty() && type_.is_wildcard_by_default() && named_nothing_ever);
-        state.subscribe(Subscription { all, names });
+        let named_nothing_ever = self.types[type_.index()]
+            .subscription
+            .as_ref()
+            .is_none_or(|before| before.all() && before.all_names().is_empty());
+        let mut names = request.resource_names;
+        let named = names.len();
+        names.retain(|name| name != WILDCARD);
+        let all =
+            names.len() < named || (names.is_empty() && type_.is_wildcard_by_default() && named_nothing_ever);
+        let subscription = Subscription::new(all, self.names(type_, names));
+        let state = &mut self.types[type_.index()];
+        state.subscribe(subscription);
         state.owed |= first;
         handled
     }
 
     /// Takes a request of a delta stream.
-    pub fn delta_request(&mut self, request: DeltaDiscoveryRequest) -> Handled {
+    pub fn delta_request(&mut self, mut request: DeltaDiscoveryRequest) -> Handled {
         let Some(type_) = ResourceType::from_type_url(&request.type_url) else {
             return Handled::UnknownType(request.type_url);
         };
         let handled = match request.response_nonce.as_str() {
             "" => Handled::Asked(type_),
             nonce if nonce == self.types[type_.index()].last_nonce => {
-                self.answer(type_, request.error_detail)
+                self.answer(type_, request.error_detail.take())
             }
             _ => Handled::Stale(type_),
         };
 
-        let state = &mut self.types[type_.index()];
-        let first = state.subscription.is_none();
-        let mut subscription = state.subscription.clone().unwrap_or_default();
-        if first && request.resource_names_subscribe.is_empty() && type_.is_wildcard_by_default() {
-            subscription.all = true;
+        let first = self.types[type_.index()].subscription.is_none();
+        if first
+            || !request.resource_names_subscribe.is_empty()
+            || !request.resource_names_unsubscribe.is_empty()
+        {
+            self.change_subscription(type_, request, first);
         }
-        for name in &request.resource_names_unsubscribe {
-            if name == WILDCARD {
-                subscription.all = false;
-            } else {
-                subscription.names.remove(name);
-            }
-        }
-        for name in &request.resource_names_subscribe {
-            if name == WILDCARD {
-                subscription.all = true;
-            } else {
-                subscription.names.insert(name.clone());
-            }
-        }
-        if first {
-            state.owed = subscription.all;
-            for (name, version) in request.initial_resource_versions {
-                if subscription.covers(&name) {
-                    state.had(name, &version);
-                }
-            }
-        } else {
-            // To ask again for what one has means to have lost it.
-            state.forget(&request.resource_names_subscribe);
-            state.forget(&request.resource_names_unsubscribe);
-        }
-        state.subscribe(subscription);
         handled
+    }
+
+    fn change_subscription(&mut self, type_: ResourceType, request: DeltaDiscoveryRequest, first: bool) {
+        let had: Vec<_> = request
+            .initial_resource_versions
+            .into_iter()
+            .filter(|_| first)
+            .map(|(name, version)| (self.name(type_, name), version))
+            .collect();
+        let mut more = self.names(type_, request.resource_names_subscribe);
+        let mut less = self.names(type_, request.resource_names_unsubscribe);
+
+        let state = &mut self.types[type_.index()];
+        let before = state.subscription.clone().unwrap_or_default();
+        let mut all = before.all() || (first && more.is_empty() && type_.is_wildcard_by_default());
+        if !first {
+            // To ask again for what one has means to have lost it.
+            state.forget(&more);
+            state.forget(&less);
+        }
+        let named = (more.len(), less.len());
+        more.retain(|name| name != WILDCARD);
+        less.retain(|name| name != WILDCARD);
+        all = (all && less.len() == named.1) || more.len() < named.0;
+        less.sort_unstable();
+        let keeps = |name: &&Name| less.binary_search(name).is_err();
+        let mut names: Vec<_> = before.all_names().iter().filter(keeps).cloned().collect();
+        names.append(&mut more);
+        state.subscribe(Subscription::new(all, names));
+        if first {
+            state.owed = all;
+            for (name, version) in had {
+                state.had(name, &version);
+            }
+        }
+    }
+
+    /// The names as they are remembered: shared with whoever knows them already.
+    fn names(&self, type_: ResourceType, names: Vec<String>) -> Vec<Name> {
+        names.into_iter().map(|name| self.name(type_, name)).collect()
+    }
+
+    fn name(&self, type_: ResourceType, name: String) -> Name {
+        let subscription = self.types[type_.index()].subscription.as_ref();
+        let served = || Some(&self.snapshot.as_ref()?.get(type_).get(&name)?.name);
+        let known = subscription.and_then(|subscription| subscription.find(&name)).or_else(served);
+        known.cloned().unwrap_or_else(|| name.into())
     }
 
     fn answer(&mut self, type_: ResourceType, error: Option<Status>) -> Handled {

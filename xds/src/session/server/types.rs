@@ -8,22 +8,31 @@ use std::{
 use super::{
     Variant,
     blame::{RefusedVersion, blame},
+    subscription::Subscription,
 };
 use crate::{
     resource::{Rejected, ResourceType},
-    session::{TypeSnapshot, Version, VersionedResource},
+    session::{Name, TypeSnapshot, Version, VersionedResource},
 };
 
 /// One type on one stream.
+///
+/// A client is usually told everything in the scope of its subscription and has accepted it. So what it was told is
+/// kept as the snapshot that it was told from and the few names for which that is not so: an idle stream costs nothing
+/// per resource, and what to send next follows from the difference of two snapshots.
 #[derive(Debug, Default)]
 pub(super) struct TypeState {
     /// `None` until the client asks for the type.
     pub(super) subscription: Option<Subscription>,
-    /// What the client was told last of each resource in the scope of its subscription. Canonical for what to send:
-    /// what is here as it is in the snapshot is not sent, whatever the client answered.
-    pub(super) told: BTreeMap<String, Told>,
-    /// What the client is known to have, by name.
-    acked: BTreeMap<String, Version>,
+    /// What the client was told, of each name in the scope of its subscription that is not in `exceptions`. Together
+    /// they are canonical for what to send: what is so in the current snapshot too is not sent, whatever the client
+    /// answered.
+    base: TypeSnapshot,
+    /// Only names in the scope of the subscription.
+    exceptions: BTreeMap<Name, Told>,
+    /// What the client is known to have of a name where that is not what it was told last, because it did not answer
+    /// yet or refused. Only names in the scope of the subscription.
+    unaccepted: BTreeMap<Name, Option<Version>>,
     /// What became of the last response.
     progress: Progress,
     /// Of the last response; empty before the first.
@@ -35,29 +44,19 @@ pub(super) struct TypeState {
     refused: BTreeMap<String, RefusedVersion>,
     /// The client waits for an answer even if there is nothing to tell.
     pub(super) owed: bool,
-    /// The state of the type for which nothing was left to send, while neither it nor the subscription changes. Saves
-    /// comparing all resources of all types whenever one changes.
-    up_to_date: Option<Arc<TypeSnapshot>>,
-}
-
-/// What a client wants of a type.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Subscription {
-    /// Everything that there is.
-    pub(super) all: bool,
-    /// By name; also of resources that do not exist.
-    pub(super) names: BTreeSet<String>,
 }
 
 /// What a client was told of a resource.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Told {
     /// That it exists, on this stream.
     Is(Arc<VersionedResource>),
     /// It has it from an earlier stream; `None` if the version is not one of ours.
     Had(Option<Version>),
-    /// That it does not exist.
+    /// That it does not exist, or nothing where nobody waits for a word about it.
     Absent,
+    /// Nothing, and it waits for a word about it.
+    Nothing,
 }
 
 /// What became of the last response.
@@ -67,20 +66,20 @@ enum Progress {
     #[default]
     Settled,
     /// Not answered yet.
-    Waiting { version: Version, upserts: Vec<(String, Version)>, removed: Vec<String> },
+    Waiting { version: Version, upserts: Vec<Arc<VersionedResource>>, removed: Vec<Name> },
     /// It was refused, and nothing was sent since.
     Refused,
 }
 
-/// What a client does not know yet.
+/// What a client does not know yet; each list in the order of the names.
 #[derive(Debug, Default)]
 pub(super) struct Diff {
     pub(super) owed: bool,
     pub(super) upserts: Vec<Arc<VersionedResource>>,
     /// Asked for by name, and never existed as far as the client knows.
-    pub(super) absent: Vec<String>,
-    /// Existed before.
-    pub(super) removed: Vec<String>,
+    pub(super) absent: Vec<Name>,
+    /// Existed before, as it was told.
+    pub(super) removed: Vec<(Name, Told)>,
 }
 
 /// A response that was refused.
@@ -131,93 +130,95 @@ impl TypeState {
     pub(super) fn diff(
         &mut self,
         type_: ResourceType,
-        current: &Arc<TypeSnapshot>,
+        current: &TypeSnapshot,
         variant: Variant,
     ) -> Option<Diff> {
         let subscription = self.subscription.as_ref()?;
-        if !self.owed && self.up_to_date.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, current)) {
+        if !self.owed && self.exceptions.is_empty() && self.base.is_same(current) {
             return None;
         }
         let mut diff = Diff { owed: self.owed, ..Default::default() };
-        for (name, resource) in &current.resources {
-            if subscription.covers(name) && self.told.get(name).is_none_or(|told| !told.is(resource.version))
-            {
-                diff.upserts.push(resource.clone());
+        let mut candidates = self.base.differing(current);
+        if !self.exceptions.is_empty() {
+            candidates.extend(self.exceptions.keys().cloned());
+            candidates.sort_unstable();
+            candidates.dedup();
+        }
+        for name in candidates {
+            if !subscription.covers(&name) {
+                continue;
+            }
+            let told = self.told(&name);
+            match current.get(&name) {
+                Some(resource) if told.version() == Some(resource.version) => {}
+                Some(resource) => diff.upserts.push(resource.clone()),
+                None => match told {
+                    Told::Is(_) | Told::Had(_) => diff.removed.push((name, told)),
+                    Told::Nothing if subscription.names(&name) => diff.absent.push(name),
+                    Told::Nothing | Told::Absent => {}
+                },
             }
         }
-        for (name, told) in &self.told {
-            if !matches!(told, Told::Absent) && !current.resources.contains_key(name) {
-                diff.removed.push(name.clone());
-            }
-        }
-        if variant == Variant::Sotw && !type_.is_wildcard_by_default() {
+        if variant == Variant::Sotw {
             // State of the world has no words for the absence of what is asked for by name. It is enough to remember
             // that it has to be sent should it come back.
-            for name in diff.removed.drain(..) {
-                self.acked.remove(&name);
-                self.refused.remove(&name);
-                self.told.insert(name, Told::Absent);
+            for name in diff.absent.drain(..) {
+                self.exceptions.insert(name, Told::Absent);
+            }
+            if !type_.is_wildcard_by_default() {
+                for (name, _) in diff.removed.drain(..) {
+                    self.unaccepted.remove(&name);
+                    self.refused.remove(name.as_str());
+                    self.exceptions.insert(name, Told::Absent);
+                }
             }
         }
-        if variant == Variant::Delta {
-            let unknown =
-                |name: &&String| !self.told.contains_key(*name) && !current.resources.contains_key(*name);
-            diff.absent.extend(subscription.names.iter().filter(unknown).cloned());
-        }
         if diff.is_empty() {
-            self.up_to_date = Some(current.clone());
+            // So that is what the client was told.
+            self.base = current.clone();
+            self.exceptions.clear();
             return None;
         }
         Some(diff)
     }
 
-    /// All resources for a response with the state of the world, in the order of their names.
+    /// All resources for a response with the state of the world in the order of their names, then those of `kept`.
     pub(super) fn all_in_scope(
         &self,
         current: &TypeSnapshot,
-        with_removed: bool,
+        kept: &[(Name, Told)],
     ) -> Vec<Arc<VersionedResource>> {
         let Some(subscription) = &self.subscription else { return Vec::new() };
-        let mut all: Vec<_> = current
-            .resources
-            .values()
-            .filter(|resource| subscription.covers(&resource.name))
-            .cloned()
-            .collect();
-        if with_removed {
-            all.extend(self.told.iter().filter_map(|(name, told)| match told {
-                Told::Is(resource) if !current.resources.contains_key(name) => Some(resource.clone()),
-                _ => None,
-            }));
-        }
+        let mut all: Vec<_> =
+            current.iter().filter(|resource| subscription.covers(&resource.name)).cloned().collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        all.extend(kept.iter().filter_map(|(_, told)| match told {
+            Told::Is(resource) => Some(resource.clone()),
+            _ => None,
+        }));
         all
     }
 
-    /// Takes note of a response that goes out now.
+    /// Takes note of a response that goes out now. It brings the client in step with `current`, but for the removal of
+    /// `kept`.
     pub(super) fn sent(
         &mut self,
         nonce: &str,
-        version: Version,
-        upserts: &[Arc<VersionedResource>],
-        removed: &[String],
+        current: &TypeSnapshot,
+        upserts: Vec<Arc<VersionedResource>>,
+        removed: Vec<Name>,
+        kept: Vec<(Name, Told)>,
     ) {
-        for resource in upserts {
-            self.told.insert(resource.name.clone(), Told::Is(resource.clone()));
+        for resource in &upserts {
+            self.doubt(&resource.name, Some(resource.version));
         }
-        for name in removed {
-            let by_name =
-                self.subscription.as_ref().is_some_and(|subscription| subscription.names.contains(name));
-            if by_name {
-                self.told.insert(name.clone(), Told::Absent);
-            } else {
-                self.told.remove(name);
-            }
+        for name in &removed {
+            self.doubt(name, None);
         }
-        self.progress = Progress::Waiting {
-            version,
-            upserts: upserts.iter().map(|resource| (resource.name.clone(), resource.version)).collect(),
-            removed: removed.to_vec(),
-        };
+        self.base = current.clone();
+        self.exceptions = kept.into_iter().collect();
+        let version = current.version();
+        self.progress = Progress::Waiting { version, upserts, removed };
         self.last_nonce = nonce.to_owned();
         self.sent_version = Some(version);
         self.owed = false;
@@ -233,7 +234,7 @@ impl TypeState {
         };
         self.acked_version = Some(version);
         self.last_refusal = None;
-        self.acknowledge(upserts, &removed, |_| true);
+        self.acknowledge(&upserts, &removed, |_| true);
         true
     }
 
@@ -244,10 +245,11 @@ impl TypeState {
         }
         let progress = std::mem::replace(&mut self.progress, Progress::Refused);
         let Progress::Waiting { version, upserts, removed } = progress else { return None };
-        self.refused.extend(blame(&message, &resources, &upserts));
+        let sent: Vec<_> = upserts.iter().map(|sent| (sent.name.to_string(), sent.version)).collect();
+        self.refused.extend(blame(&message, &resources, &sent));
         if !resources.is_empty() {
             let bad: BTreeSet<_> = resources.iter().map(|rejected| rejected.name.as_str()).collect();
-            self.acknowledge(upserts, &removed, |name| !bad.contains(name));
+            self.acknowledge(&upserts, &removed, |name| !bad.contains(name));
         }
         let refusal = Refusal { version, message, resources };
         self.last_refusal = Some(refusal.clone());
@@ -256,56 +258,101 @@ impl TypeState {
 
     fn acknowledge(
         &mut self,
-        upserts: Vec<(String, Version)>,
-        removed: &[String],
+        upserts: &[Arc<VersionedResource>],
+        removed: &[Name],
         good: impl Fn(&str) -> bool,
     ) {
-        for (name, version) in upserts.into_iter().filter(|(name, _)| good(name)) {
-            self.refused.remove(&name);
-            self.acked.insert(name, version);
-        }
-        for name in removed.iter().filter(|name| good(name)) {
-            self.refused.remove(name);
-            self.acked.remove(name);
-        }
-        // It may have lost interest between response and answer.
-        if let Some(subscription) = &self.subscription {
-            self.acked.retain(|name, _| subscription.covers(name));
+        let upserts = upserts.iter().map(|resource| (&resource.name, Some(resource.version)));
+        for (name, has) in upserts.chain(removed.iter().map(|name| (name, None))) {
+            // It may have lost interest between response and answer.
+            if !good(name) || !self.covers(name) {
+                continue;
+            }
+            self.refused.remove(name.as_str());
+            if self.told(name).version() == has {
+                self.unaccepted.remove(name);
+            } else {
+                self.unaccepted.insert(name.clone(), has);
+            }
         }
     }
 
     /// Replaces the subscription; what is out of its scope is forgotten.
     pub(super) fn subscribe(&mut self, subscription: Subscription) {
-        if self.subscription.as_ref() == Some(&subscription) {
+        let Some(old) = self.subscription.replace(subscription.clone()) else {
+            let names = subscription.all_names().iter().cloned();
+            self.exceptions.extend(names.map(|name| (name, Told::Nothing)));
+            return;
+        };
+        if old == subscription {
             return;
         }
-        self.told.retain(|name, _| subscription.covers(name));
-        self.acked.retain(|name, _| subscription.covers(name));
+        if subscription.all() && !old.all() {
+            // Of all other names in the base it was told nothing.
+            for name in old.all_names() {
+                let told = self.told(name);
+                self.exceptions.insert(name.clone(), told);
+            }
+            self.base = TypeSnapshot::default();
+        }
+        for name in subscription.all_names().iter().filter(|name| !old.names(name)) {
+            let told = old.covers(name) && !matches!(self.told(name), Told::Absent);
+            if !told {
+                self.exceptions.insert(name.clone(), Told::Nothing);
+            }
+        }
+        self.exceptions.retain(|name, _| subscription.covers(name));
+        self.unaccepted.retain(|name, _| subscription.covers(name));
         self.refused.retain(|name, _| subscription.covers(name));
-        self.subscription = Some(subscription);
-        self.up_to_date = None;
     }
 
-    /// What the client has from an earlier stream.
-    pub(super) fn had(&mut self, name: String, version: &str) {
-        let version = version.parse().ok();
-        if let Some(version) = version {
-            self.acked.insert(name.clone(), version);
+    /// What the client has from an earlier stream. To be told after it subscribed.
+    pub(super) fn had(&mut self, name: Name, version: &str) {
+        if self.covers(&name) {
+            self.exceptions.insert(name, Told::Had(version.parse().ok()));
         }
-        self.told.insert(name, Told::Had(version));
     }
 
     /// Has the named resources sent again.
-    pub(super) fn forget<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
+    pub(super) fn forget<'a>(&mut self, names: impl IntoIterator<Item = &'a Name>) {
         for name in names {
-            if self.told.remove(name).is_some() {
-                self.up_to_date = None;
+            if self.covers(name) {
+                self.doubt(name, None);
+                self.exceptions.insert(name.clone(), Told::Nothing);
             }
         }
     }
 
+    /// The client is told something of which it is not known yet whether it accepts it.
+    fn doubt(&mut self, name: &Name, told: Option<Version>) {
+        let has = self.acknowledged(name);
+        if has != told {
+            self.unaccepted.entry(name.clone()).or_insert(has);
+        }
+    }
+
+    /// Of a name in the scope of the subscription.
+    fn told(&self, name: &str) -> Told {
+        match self.exceptions.get(name) {
+            Some(told) => told.clone(),
+            None => self.base.get(name).cloned().map_or(Told::Absent, Told::Is),
+        }
+    }
+
+    /// What the client is known to have of a name in the scope of the subscription.
+    fn acknowledged(&self, name: &str) -> Option<Version> {
+        match self.unaccepted.get(name) {
+            Some(has) => *has,
+            None => self.told(name).version(),
+        }
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.subscription.as_ref().is_some_and(|subscription| subscription.covers(name))
+    }
+
     pub(super) fn was_told(&self, name: &str) -> bool {
-        matches!(self.told.get(name), Some(Told::Is(_) | Told::Had(_)))
+        self.covers(name) && matches!(self.told(name), Told::Is(_) | Told::Had(_))
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -317,60 +364,77 @@ impl TypeState {
     }
 
     pub(super) fn has_acknowledged(&self, name: &str, current: Option<Version>) -> Option<bool> {
-        let subscription = self.subscription.as_ref()?;
-        // A removal counts when it was sent and what was sent is answered.
-        let gone = || !self.was_told(name) && !self.is_waiting();
-        subscription.covers(name).then(|| match current {
-            Some(version) => self.acked.get(name) == Some(&version),
-            None => !self.acked.contains_key(name) && gone(),
+        self.covers(name).then(|| match current {
+            Some(version) => self.acknowledged(name) == Some(version),
+            // A removal counts when it was sent and what was sent is answered.
+            None => self.acknowledged(name).is_none() && !self.was_told(name) && !self.is_waiting(),
         })
     }
 
     pub(super) fn report(&self, with_resources: bool) -> Option<TypeReport> {
-        self.subscription.as_ref()?;
+        let subscription = self.subscription.as_ref()?;
+        let resources = if with_resources { self.held(subscription) } else { BTreeMap::new() };
+        let simple = subscription.all() && self.exceptions.is_empty() && self.unaccepted.is_empty();
+        let held = match with_resources {
+            true => resources.len(),
+            false if simple => self.base.len(),
+            false => self.held(subscription).len(),
+        };
         Some(TypeReport {
             sent: self.sent_version,
             acked: self.acked_version,
-            held: self.acked.len(),
-            resources: if with_resources { self.acked.clone() } else { BTreeMap::new() },
+            held,
+            resources,
             refusal: self.last_refusal.clone(),
             refused: self.refused.clone(),
         })
     }
 
+    fn held(&self, subscription: &Subscription) -> BTreeMap<String, Version> {
+        let base = self.base.iter().map(|resource| &resource.name);
+        let names = base.chain(self.exceptions.keys()).chain(self.unaccepted.keys());
+        let has = |name: &Name| Some((name.to_string(), self.acknowledged(name)?));
+        names.filter(|name| subscription.covers(name)).filter_map(has).collect()
+    }
+
     /// How far the client is with `current`; `None` if it did not ask for the type.
-    pub(super) fn sync(&self, current: Option<&Arc<TypeSnapshot>>) -> Option<SyncState> {
+    pub(super) fn sync(&self, current: Option<&TypeSnapshot>) -> Option<SyncState> {
         self.subscription.as_ref()?;
-        let up_to_date = match (&self.up_to_date, current) {
-            (Some(seen), Some(current)) => Arc::ptr_eq(seen, current),
-            _ => false,
+        let up_to_date = || {
+            current.is_some_and(|current| {
+                self.exceptions.is_empty() && !self.is_concerned_by(&self.base.differing(current))
+            })
         };
         Some(match &self.progress {
             _ if self.sent_version.is_none() => SyncState::NotSent,
             Progress::Refused => SyncState::Refused,
             _ if !self.refused.is_empty() => SyncState::Refused,
-            Progress::Settled if up_to_date => SyncState::Synced,
+            Progress::Settled if up_to_date() => SyncState::Synced,
             Progress::Settled | Progress::Waiting { .. } => SyncState::Stale,
         })
     }
-}
 
-// === impl Subscription ===
+    /// Whether the client asked for one of these.
+    pub(super) fn is_concerned_by(&self, names: &[Name]) -> bool {
+        names.iter().any(|name| self.covers(name))
+    }
 
-impl Subscription {
-    pub(super) fn covers(&self, name: &str) -> bool {
-        self.all || self.names.contains(name)
+    /// Has names that were subscribed to before anything was known share their memory with the snapshot's.
+    pub(super) fn share_names(&mut self, current: &TypeSnapshot) {
+        if let Some(subscription) = &mut self.subscription {
+            subscription.share_names(current);
+        }
     }
 }
 
 // === impl Told ===
 
 impl Told {
-    fn is(&self, version: Version) -> bool {
+    fn version(&self) -> Option<Version> {
         match self {
-            Self::Is(resource) => resource.version == version,
-            Self::Had(had) => *had == Some(version),
-            Self::Absent => false,
+            Self::Is(resource) => Some(resource.version),
+            Self::Had(version) => *version,
+            Self::Absent | Self::Nothing => None,
         }
     }
 }

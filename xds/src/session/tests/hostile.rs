@@ -345,7 +345,7 @@ fn holds(variant: Variant, says: &[Say]) {
     }
     assert!(waiting.is_empty(), "the server never stops talking");
     for type_ in [Cluster, Endpoints] {
-        for name in current.get(type_).resources.keys() {
+        for name in current.get(type_).iter().map(|resource| &resource.name) {
             assert_eq!(session.is_acknowledged(type_, name), Some(true), "{type_} {name}");
         }
     }

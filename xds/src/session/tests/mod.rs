@@ -35,5 +35,5 @@ fn snapshot(resources: &[(ResourceType, &str, &str)]) -> Arc<VersionedSnapshot> 
     for (type_, name, content) in resources {
         snapshot.resources_mut(*type_).insert((*name).to_owned(), body(*type_, name, content));
     }
-    Arc::new(VersionedSnapshot::new(snapshot, None))
+    Arc::new(VersionedSnapshot::new(&snapshot, None))
 }

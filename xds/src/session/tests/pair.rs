@@ -140,7 +140,7 @@ impl<C: Ends> Link<C> {
     fn pump(&mut self) {
         while let Some(outgoing) = self.server.next() {
             for resource in &outgoing.upserts {
-                let key = (outgoing.type_, resource.name.clone());
+                let key = (outgoing.type_, resource.name.to_string());
                 let before = self.sent.insert(key, resource.version.to_string());
                 let wildcard = outgoing.type_.is_wildcard_by_default();
                 // Names may be asked for again; what is subscribed to as a whole is sent once.
@@ -154,7 +154,7 @@ impl<C: Ends> Link<C> {
                 }
             }
             for name in &outgoing.removed {
-                self.sent.remove(&(outgoing.type_, name.clone()));
+                self.sent.remove(&(outgoing.type_, name.to_string()));
             }
             self.responses.push_back(C::to_client(outgoing));
         }

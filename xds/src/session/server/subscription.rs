@@ -1,0 +1,55 @@
+//! What a client asked for.
+
+use std::sync::Arc;
+
+use crate::session::{Name, TypeSnapshot};
+
+/// What a client wants of a type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Subscription {
+    /// Everything that there is.
+    all: bool,
+    /// By name; also of resources that do not exist. Sorted, each once. There are thousands of them on thousands of
+    /// streams, so that each takes one pointer to a name that all share.
+    names: Arc<Vec<Name>>,
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    pub(super) fn new(all: bool, mut names: Vec<Name>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        names.shrink_to_fit();
+        Self { all, names: Arc::new(names) }
+    }
+
+    pub(super) fn all(&self) -> bool {
+        self.all
+    }
+
+    /// What it asks for by name.
+    pub(super) fn all_names(&self) -> &[Name] {
+        &self.names
+    }
+
+    /// Whether it asks for this by name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    pub(super) fn covers(&self, name: &str) -> bool {
+        self.all || self.names(name)
+    }
+
+    /// The one that is in the subscription.
+    pub(super) fn find(&self, name: &str) -> Option<&Name> {
+        let found = self.names.binary_search_by(|known| known.as_str().cmp(name)).ok()?;
+        self.names.get(found)
+    }
+
+    pub(super) fn share_names(&mut self, current: &TypeSnapshot) {
+        let shared = |name: &Name| current.get(name).map_or(name, |resource| &resource.name).clone();
+        self.names = Arc::new(self.names.iter().map(shared).collect());
+    }
+}

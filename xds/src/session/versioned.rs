@@ -1,0 +1,115 @@
+//! One resource, as it is sent.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
+
+use super::Version;
+use crate::{
+    any,
+    pb::{
+        envoy::{config::cluster::v3::Cluster, service::discovery::v3::Resource},
+        google::protobuf::Any,
+    },
+    resource::ResourceType,
+};
+
+/// A resource's name. Clones share it: a stream remembers thousands of them.
+pub type Name = arcstr::ArcStr;
+
+/// `Resource.resource` on the wire.
+const FIELD_RESOURCE: u32 = 2;
+
+/// A resource and its version, encoded once for all streams of both variants.
+#[derive(Debug)]
+pub struct VersionedResource {
+    /// Unique within its type.
+    pub name: Name,
+    /// Digest of the body.
+    pub version: Version,
+    /// An encoded `envoy.service.discovery.v3.Resource`, which ends with the body.
+    wrapped: Bytes,
+    /// Where in it the body is, an encoded [`Any`].
+    body_at: usize,
+    /// Of a cluster: the name under which it asks for its endpoints.
+    pub(super) endpoints_name: Option<Name>,
+}
+
+// === impl VersionedResource ===
+
+impl VersionedResource {
+    /// Encodes a resource and gives it its version.
+    pub fn new(name: &str, body: &Any) -> Self {
+        let version = Version::of_body(body);
+        let head = Resource { name: name.to_owned(), version: version.to_string(), ..Default::default() };
+        let length = body.encoded_len();
+        let mut wrapped = BytesMut::with_capacity(head.encoded_len() + length + 16);
+        // Writing to memory that grows does not fail.
+        let _ = head.encode(&mut wrapped);
+        encode_key(FIELD_RESOURCE, WireType::LengthDelimited, &mut wrapped);
+        encode_varint(length as u64, &mut wrapped);
+        let body_at = wrapped.len();
+        wrapped.put(body.encode_to_vec().as_slice());
+        Self {
+            name: name.into(),
+            version,
+            wrapped: wrapped.freeze(),
+            body_at,
+            endpoints_name: endpoints_name(body),
+        }
+    }
+
+    /// The protobuf message.
+    pub fn body(&self) -> Any {
+        // It was encoded here.
+        Any::decode(self.encoded_body()).unwrap_or_default()
+    }
+
+    /// An encoded `envoy.service.discovery.v3.Resource`.
+    pub(crate) fn encoded_resource(&self) -> &[u8] {
+        &self.wrapped
+    }
+
+    /// The body as an encoded `google.protobuf.Any`.
+    pub(crate) fn encoded_body(&self) -> &[u8] {
+        &self.wrapped[self.body_at..]
+    }
+
+    /// Whether name and body are equal.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.version == other.version && self.wrapped == other.wrapped
+    }
+
+    /// Digest of name and version.
+    pub(super) fn digest(&self) -> u64 {
+        xxhash_rust::xxh64::xxh64(self.name.as_bytes(), self.version.0)
+    }
+}
+
+/// The name under which a cluster asks for its endpoints.
+fn endpoints_name(body: &Any) -> Option<Name> {
+    if ResourceType::from_type_url(&body.type_url) != Some(ResourceType::Cluster) {
+        return None;
+    }
+    let cluster: Cluster = any::unpack(body).ok()?;
+    let service = cluster.eds_cluster_config?.service_name;
+    Some(if service.is_empty() { cluster.name.into() } else { service.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_once_is_what_both_variants_send() {
+        let body = any::pack(&Cluster { name: "web".into(), ..Default::default() });
+        let resource = VersionedResource::new("web", &body);
+        let wrapped = Resource::decode(resource.encoded_resource()).expect("a resource");
+        assert_eq!(wrapped.resource.as_ref(), Some(&body));
+        assert_eq!((wrapped.name, wrapped.version), ("web".to_owned(), resource.version.to_string()));
+        assert_eq!(Any::decode(resource.encoded_body()).expect("a body"), body);
+        assert_eq!(resource.body(), body);
+    }
+}
