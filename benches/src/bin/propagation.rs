@@ -90,7 +90,7 @@ fn measure(args: &Args) -> anyhow::Result<()> {
         fleet.uses.map_or("all".to_owned(), |uses| uses.to_string()),
     );
     let mut control = Control::start(args)?;
-    let empty = control.usage()?;
+    let empty = control.built()?;
     let sidecars = Sidecars::start(args, &control.address)?;
     row(
         "all connected",
@@ -172,6 +172,19 @@ impl Control {
         let mut line = String::new();
         self.reports.read_line(&mut line)?;
         serde_json::from_str(&line).context("the control service ended")
+    }
+
+    /// What it uses when everything is built and nobody is there: when it has stopped working.
+    fn built(&self) -> anyhow::Result<Usage> {
+        let mut before = Usage::default();
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.usage()?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
     }
 
     fn usage(&self) -> anyhow::Result<Usage> {

@@ -3,10 +3,15 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::task::AtomicWaker;
 use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 use tonic::{Status, codegen::http::HeaderMap};
@@ -19,10 +24,28 @@ const CHUNK: usize = 16 << 10;
 /// What precedes a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Sends responses as they come, then the status. HTTP/2 asks for the next piece when the client has room for it.
+/// So many pieces may wait for the socket: one is written while the next one is made. Left to itself, HTTP/2 would take
+/// as much as the client has room for, megabytes that a thousand clients that come at once would have wait here.
+const IN_FLIGHT: usize = 2;
+
+/// Sends responses as they come, then the status.
 pub(super) struct ResponseBody {
     responses: mpsc::Receiver<Result<Box<Encoding>, Status>>,
     state: State,
+    flight: Arc<Flight>,
+}
+
+/// The pieces that are not written to the socket yet.
+#[derive(Default)]
+struct Flight {
+    pieces: AtomicUsize,
+    written: AtomicWaker,
+}
+
+/// Dropped when it is written.
+struct Piece {
+    bytes: Bytes,
+    flight: Arc<Flight>,
 }
 
 enum State {
@@ -37,7 +60,7 @@ enum State {
 
 impl ResponseBody {
     pub(super) fn new(responses: mpsc::Receiver<Result<Box<Encoding>, Status>>) -> Self {
-        Self { responses, state: State::Idle }
+        Self { responses, state: State::Idle, flight: Arc::default() }
     }
 
     fn end(&mut self, status: Status) -> Frame<Bytes> {
@@ -51,7 +74,13 @@ impl ResponseBody {
     fn write(&mut self, mut encoding: Box<Encoding>, mut chunk: BytesMut) -> Frame<Bytes> {
         let more = encoding.write(&mut chunk, CHUNK);
         self.state = if more { State::Writing(encoding) } else { State::Idle };
-        Frame::data(chunk.freeze())
+        self.flight.pieces.fetch_add(1, Ordering::AcqRel);
+        Frame::data(Bytes::from_owner(Piece { bytes: chunk.freeze(), flight: self.flight.clone() }))
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.flight.written.register(context.waker());
+        if self.flight.pieces.load(Ordering::Acquire) < IN_FLIGHT { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -63,6 +92,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.poll_room(context));
         let frame = match std::mem::replace(&mut self.state, State::Idle) {
             State::Ended => {
                 self.state = State::Ended;
@@ -90,10 +120,23 @@ impl Body for ResponseBody {
     }
 }
 
+// === impl Piece ===
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.flight.pieces.fetch_sub(1, Ordering::AcqRel);
+        self.flight.written.wake();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         pb::{envoy::service::discovery::v3::DeltaDiscoveryRequest, google::protobuf::Any},
@@ -131,6 +174,13 @@ mod tests {
         responses.try_send(Ok(response(100))).expect("room");
         responses.try_send(Err(Status::unavailable("gone"))).expect("room");
         let mut all = Vec::new();
+        // Pieces that nobody takes make room for no more.
+        let held: Vec<_> = (0..IN_FLIGHT).map(|_| poll()).collect();
+        assert!(held.iter().all(Poll::is_ready) && poll().is_pending());
+        for frame in held {
+            let Poll::Ready(Some(Ok(frame))) = frame else { panic!("a piece is there") };
+            all.extend_from_slice(&frame.into_data().expect("data"));
+        }
         let trailers = loop {
             let Poll::Ready(Some(Ok(frame))) = poll() else { panic!("a piece is there") };
             match frame.into_data() {
