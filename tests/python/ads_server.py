@@ -68,7 +68,8 @@ def read(resource, version):
         body = json_format.ParseDict(resource, any_pb2.Any())
         name = resource.get("name") or resource.get("cluster_name")
         return discovery_pb2.Resource(name=name, version=version, resource=body)
-    wrapped = json_format.ParseDict(resource, discovery_pb2.Resource())
+    fields = {name: value for name, value in resource.items() if value is not None}
+    wrapped = json_format.ParseDict(fields, discovery_pb2.Resource())
     wrapped.version = wrapped.version or version
     return wrapped
 

@@ -4,6 +4,7 @@
 //! * Those of [`crate::session::client`].
 //! * The stream is opened anew whenever it ends, with jittered back-off; what is in force stays in force meanwhile.
 //! * A peer that is gone without a word is noticed within a minute.
+//! * What has a time to live goes when that is over, whether there is a stream or not.
 //! * What an earlier run kept is put in force only where the server cannot be reached at the start or says nothing in
 //!   time: an old configuration is better than none, and worse than the server's. The stream after that tells the
 //!   server what is there, so that it sends what differs and takes back what is gone.
@@ -156,7 +157,38 @@ async fn keep<D: Dialect>(config: &ClientConfig, mut dialect: D, mut sink: impl 
                 dialect.session().resume(&update);
             }
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        let pause = tokio::time::sleep(backoff.next_delay());
+        expiring(dialect.session(), &mut sink, pause).await;
+    }
+}
+
+/// Waits, and has what expires meanwhile be gone.
+async fn expiring<T>(
+    session: &mut impl ClientSession,
+    sink: &mut impl ConfigSink,
+    what: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(what);
+    loop {
+        tokio::select! {
+            done = &mut what => return done,
+            () = until(session.deadline()) => expire(session, sink),
+        }
+    }
+}
+
+async fn until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn expire(session: &mut impl ClientSession, sink: &mut impl ConfigSink) {
+    for update in session.expire(Instant::now().into_std()) {
+        tracing::warn!(type_ = %update.type_, names = ?update.removed, "time to live is over");
+        // It only removes, which nothing can refuse.
+        let _ = sink.apply(update);
     }
 }
 
@@ -171,14 +203,15 @@ async fn stream<D: Dialect>(
         Phase::Starting(patience) => Some(Instant::now() + patience),
         Phase::Running => None,
     };
-    let channel =
-        within(deadline, connect(&config.server, config.secure.as_ref(), config.connect_timeout)).await??;
+    let connecting = connect(&config.server, config.secure.as_ref(), config.connect_timeout);
+    let channel = within(deadline, expiring(dialect.session(), sink, connecting)).await??;
     // Unbounded, but each response leads to a handful of requests at most, and the next one is read after they are in.
     let (requests, receiver) = mpsc::unbounded_channel();
     let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
     // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
     let _ = send_all(dialect.session().open(&sink.wanted()));
     let opening = D::start(channel, UnboundedReceiverStream::new(receiver));
+    let opening = expiring(dialect.session(), sink, opening);
     let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
     tracing::info!(server = %config.server, "configuration stream opened");
     let connected = Connected::new(sink);
@@ -186,6 +219,13 @@ async fn stream<D: Dialect>(
     loop {
         let response = tokio::select! {
             response = within(deadline, responses.message()) => response?.map_err(StreamError::Lost)?,
+            () = until(dialect.session().deadline()) => {
+                expire(dialect.session(), connected.sink);
+                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
+                    break;
+                }
+                continue;
+            }
             () = config.wanted_changed.notified() => {
                 if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
                     break;
@@ -218,7 +258,7 @@ fn take<S: ClientSession>(
     sink: &mut impl ConfigSink,
     response: S::Response,
 ) -> Vec<S::Request> {
-    match session.receive(response) {
+    match session.receive(response, Instant::now().into_std()) {
         Received::Update(update) => {
             let (type_, version) = (update.type_, update.version.clone());
             let (changed, removed) = (update.upserts.len(), update.removed.len());

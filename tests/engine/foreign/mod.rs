@@ -5,6 +5,7 @@
 
 mod awkward;
 mod control;
+mod lifetimes;
 mod lost;
 mod ordinary;
 

@@ -7,15 +7,22 @@
 //! * A response with the same name twice, or with a resource whose name cannot be read, is refused as a whole; a
 //!   resource of the wrong type is refused alone.
 //! * A refused resource keeps its last good version, and is offered again as soon as the server sends it.
+//! * A resource with a time to live is gone when that is over, stream or not, unless the server sent it again or a sign
+//!   of life: its name and version without a body. As in Envoy it is then as if the server had removed it, and a
+//!   resource or sign of life that comes without a time has the resource live for ever.
 //!
 //! # Caveats
 //! * Whether all of a type is wanted is read when it is first asked for on a stream.
-//! * Times to live are not honoured: a resource stays until it is replaced or removed.
+//! * What an earlier run kept lives until the server says otherwise: how long it had left is not known.
 
 mod delta;
+mod lifetime;
 mod sotw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 pub use self::{delta::DeltaClient, sotw::SotwClient};
 use super::Version;
@@ -44,12 +51,19 @@ pub trait ClientSession: Send {
     /// The first requests of a new stream.
     fn open(&mut self, wanted: &Subscriptions) -> Vec<Self::Request>;
 
-    /// Takes a response.
-    fn receive(&mut self, response: Self::Response) -> Received<Self::Request>;
+    /// Takes a response that came now.
+    fn receive(&mut self, response: Self::Response, now: Instant) -> Received<Self::Request>;
 
     /// The requests that follow from what became of the update, if there is one that was not answered, and from what is
     /// now wanted.
     fn answer(&mut self, verdict: Result<(), Vec<Rejected>>, wanted: &Subscriptions) -> Vec<Self::Request>;
+
+    /// When the next resource expires, if any does.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// What has expired by now, by type; to be applied, and followed by [`answer`](Self::answer) if a stream is open. Not
+    /// between [`receive`](Self::receive) and its answer.
+    fn expire(&mut self, now: Instant) -> Vec<ResourceUpdate>;
 }
 
 /// What a response was.
@@ -70,6 +84,8 @@ pub enum Received<Request> {
     Ignored(String),
 }
 
+const TYPES: usize = ResourceType::ALL.len();
+
 /// What is held of one type; survives streams.
 #[derive(Debug, Default)]
 struct Held {
@@ -77,6 +93,8 @@ struct Held {
     resources: BTreeMap<String, HeldResource>,
     /// The type's version in the last response that was accepted as a whole.
     version: String,
+    /// Whether any resource ever had a time to live: few servers give one, and most are not to pay for looking.
+    mortal: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +102,8 @@ struct HeldResource {
     /// The server's name for it; empty in state-of-the-world mode.
     version: String,
     digest: Version,
+    /// When it is gone without a further word; `None` for never.
+    expires: Option<Instant>,
 }
 
 /// What was asked for of one type on this stream.
@@ -110,8 +130,8 @@ struct Pending {
 impl Held {
     /// What is in force from an earlier run.
     fn resumed(kept: &ResourceUpdate) -> Self {
-        let resources = kept.upserts.iter().map(|resource| (resource.name.clone(), held(resource)));
-        Self { resources: resources.collect(), version: kept.version.clone() }
+        let resources = kept.upserts.iter().map(|resource| (resource.name.clone(), held(resource, None)));
+        Self { resources: resources.collect(), version: kept.version.clone(), mortal: false }
     }
 
     /// Takes over what was accepted of an update, and gives what was refused.
@@ -159,9 +179,8 @@ pub(crate) fn sort(
     type_: ResourceType,
     bodies: Vec<Any>,
 ) -> Result<(Vec<Resource>, Vec<Rejected>), Rejected> {
-    let resources: Result<Vec<_>, _> =
-        bodies.into_iter().map(|body| sotw::unwrap(type_, body)).filter_map(Result::transpose).collect();
-    check(type_, resources?)
+    let resources: Result<Vec<_>, _> = bodies.into_iter().map(|body| sotw::unwrap(type_, body)).collect();
+    check(type_, resources?.into_iter().filter_map(|item| item.resource))
 }
 
 /// Sorts the resources of a response: into those to hand out, and those to refuse one by one.
@@ -197,6 +216,6 @@ fn whole(reason: String) -> Rejected {
     Rejected { name: String::new(), reason }
 }
 
-fn held(resource: &Resource) -> HeldResource {
-    HeldResource { version: resource.version.clone(), digest: Version::of_body(&resource.body) }
+fn held(resource: &Resource, expires: Option<Instant>) -> HeldResource {
+    HeldResource { version: resource.version.clone(), digest: Version::of_body(&resource.body), expires }
 }

@@ -1,19 +1,24 @@
 //! The incremental variant.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
-use super::{Asked, ClientSession, Held, Pending, Received, check, held, whole};
+use super::{
+    Asked, ClientSession, Held, Pending, Received, TYPES, check, held,
+    lifetime::{self, Item, Lifetimes},
+    whole,
+};
 use crate::{
     cause,
     pb::envoy::{
         config::core::v3::Node,
-        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wrapped},
     },
-    resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
+    resource::{Rejected, ResourceType, ResourceUpdate, Subscriptions},
     session::nack,
 };
-
-const TYPES: usize = ResourceType::ALL.len();
 
 /// The client's end, incremental.
 #[derive(Debug)]
@@ -101,21 +106,22 @@ impl ClientSession for DeltaClient {
         requests
     }
 
-    fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received<DeltaDiscoveryRequest> {
+    fn receive(&mut self, response: DeltaDiscoveryResponse, now: Instant) -> Received<DeltaDiscoveryRequest> {
         let type_ = ResourceType::from_type_url(&response.type_url);
         let Some((type_, asked)) = type_.and_then(|type_| Some((type_, self.asked[type_.index()].as_ref()?)))
         else {
             return Received::Ignored(response.type_url);
         };
-        let had = &self.held[type_.index()].resources;
-        // Without a body it is but a sign of life.
-        let resources = response.resources.into_iter().filter_map(|resource| {
+        let type_held = &mut self.held[type_.index()];
+        let had = &type_held.resources;
+        let read = |wrapped: Wrapped| {
             // What is new here may have changed long before anybody asked for it.
-            let replaces = had.get(&resource.name).is_some_and(|had| had.version != resource.version);
-            let caused_at = resource.metadata.as_ref().filter(|_| replaces).and_then(cause::from_metadata);
-            let (name, version) = (resource.name, resource.version);
-            Some(Resource { name, version, body: resource.resource?, caused_at })
-        });
+            let replaces = had.get(&wrapped.name).is_some_and(|had| had.version != wrapped.version);
+            let caused_at = wrapped.metadata.as_ref().filter(|_| replaces).and_then(cause::from_metadata);
+            Item::from(wrapped).caused_at(caused_at)
+        };
+        let items = response.resources.into_iter().map(read).collect();
+        let (lives, resources) = Lifetimes::read(type_held, items, &response.system_version_info, now);
         let (mut upserts, mut refused) = match check(type_, resources) {
             Ok(sorted) => sorted,
             Err(rejected) => return refuse(type_, response.nonce, rejected),
@@ -135,7 +141,10 @@ impl ClientSession for DeltaClient {
             type_,
             nonce: response.nonce,
             version: response.system_version_info.clone(),
-            upserts: upserts.iter().map(|resource| (resource.name.clone(), held(resource))).collect(),
+            upserts: upserts
+                .iter()
+                .map(|resource| (resource.name.clone(), held(resource, lives.of(&resource.name))))
+                .collect(),
             removed: removed.clone(),
             refused,
         });
@@ -160,6 +169,14 @@ impl ClientSession for DeltaClient {
         requests.extend(ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)));
         self.introduce(&mut requests);
         requests
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        lifetime::deadline(&self.held)
+    }
+
+    fn expire(&mut self, now: Instant) -> Vec<ResourceUpdate> {
+        lifetime::expire(&mut self.held, now)
     }
 }
 

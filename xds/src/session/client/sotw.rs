@@ -1,10 +1,14 @@
 //! The state-of-the-world variant.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use prost::Message as _;
 
-use super::{Asked, ClientSession, Held, Pending, Received, held, sort, whole};
+use super::{
+    Asked, ClientSession, Held, Pending, Received, TYPES, check, held,
+    lifetime::{self, Item, Lifetimes},
+    whole,
+};
 use crate::{
     any,
     pb::{
@@ -18,8 +22,6 @@ use crate::{
     resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
     session::nack,
 };
-
-const TYPES: usize = ResourceType::ALL.len();
 
 /// The client's end, state of the world.
 #[derive(Debug)]
@@ -120,7 +122,7 @@ impl ClientSession for SotwClient {
         requests
     }
 
-    fn receive(&mut self, response: DiscoveryResponse) -> Received<DiscoveryRequest> {
+    fn receive(&mut self, response: DiscoveryResponse, now: Instant) -> Received<DiscoveryRequest> {
         let type_ = ResourceType::from_type_url(&response.type_url)
             .filter(|type_| self.streams[type_.index()].asked.is_some());
         let Some(type_) = type_ else { return Received::Ignored(response.type_url) };
@@ -128,7 +130,21 @@ impl ClientSession for SotwClient {
         stream.nonce.clone_from(&response.nonce);
         let asked = stream.asked.clone().unwrap_or_default();
 
-        let (mut upserts, mut refused) = match sort(type_, response.resources) {
+        let items: Result<Vec<_>, _> =
+            response.resources.into_iter().map(|body| unwrap(type_, body)).collect();
+        // Those that are but alive are there all the same, and a response of nothing else removes nothing.
+        let mut alive: HashSet<String> = HashSet::new();
+        let mut only_alive = false;
+        let mut lives = Lifetimes::default();
+        let sorted = items.and_then(|items| {
+            alive.extend(items.iter().filter_map(|item| item.sign_of_life()).map(str::to_owned));
+            only_alive = !items.is_empty() && alive.len() == items.len();
+            let held = &mut self.held[type_.index()];
+            let (read, resources) = Lifetimes::read(held, items, &response.version_info, now);
+            lives = read;
+            check(type_, resources)
+        });
+        let (mut upserts, mut refused) = match sorted {
             Ok(sorted) => sorted,
             Err(rejected) => {
                 let request = self.request(type_, Some(nack::to_status(std::slice::from_ref(&rejected))));
@@ -137,22 +153,29 @@ impl ClientSession for SotwClient {
         };
         refused.retain(|rejected| asked.covers(&rejected.name));
         upserts.retain(|resource| asked.covers(&resource.name));
-        let resources = &self.held[type_.index()].resources;
+        let resources = &mut self.held[type_.index()].resources;
         let mut removed = Vec::new();
-        if type_.is_wildcard_by_default() {
+        if type_.is_wildcard_by_default() && !only_alive {
             let sent: HashSet<_> = upserts.iter().map(|resource| resource.name.as_str()).collect();
             let bad: HashSet<_> = refused.iter().map(|rejected| rejected.name.as_str()).collect();
-            let gone = |name: &&String| !sent.contains(name.as_str()) && !bad.contains(name.as_str());
+            let gone = |name: &&String| {
+                !sent.contains(name.as_str()) && !bad.contains(name.as_str()) && !alive.contains(*name)
+            };
             removed.extend(resources.keys().filter(gone).cloned());
         }
         let mut pending_upserts = Vec::new();
         upserts.retain(|resource| {
-            let new = held(resource);
-            let changed = resources.get(&resource.name).is_none_or(|old| old.digest != new.digest);
-            if changed {
-                pending_upserts.push((resource.name.clone(), new));
+            let new = held(resource, lives.of(&resource.name));
+            match resources.get_mut(&resource.name) {
+                Some(old) if old.digest == new.digest => {
+                    old.expires = new.expires;
+                    false
+                }
+                _ => {
+                    pending_upserts.push((resource.name.clone(), new));
+                    true
+                }
             }
-            changed
         });
         self.pending = Some(Pending {
             type_,
@@ -187,19 +210,26 @@ impl ClientSession for SotwClient {
         self.introduce(&mut requests);
         requests
     }
+
+    fn deadline(&self) -> Option<Instant> {
+        lifetime::deadline(&self.held)
+    }
+
+    fn expire(&mut self, now: Instant) -> Vec<ResourceUpdate> {
+        lifetime::expire(&mut self.held, now)
+    }
 }
 
-/// Takes a resource out of its optional wrapper and reads its name; `None` for a mere sign of life.
+/// Takes a resource out of its optional wrapper and reads its name.
 ///
 /// What cannot be read cannot be refused by name either, and leaves open what was removed.
-pub(super) fn unwrap(type_: ResourceType, body: Any) -> Result<Option<Resource>, Rejected> {
+pub(super) fn unwrap(type_: ResourceType, body: Any) -> Result<Item, Rejected> {
     if any::type_name(&body.type_url) == "envoy.service.discovery.v3.Resource" {
         let wrapped: Wrapped =
             any::unpack(&body).map_err(|error| whole(format!("a wrapped {type_} is unreadable: {error}")))?;
-        let Some(body) = wrapped.resource else { return Ok(None) };
-        return Ok(Some(Resource { name: wrapped.name, version: wrapped.version, body, caused_at: None }));
+        return Ok(wrapped.into());
     }
     let named = Named::decode(body.value.as_slice())
         .map_err(|error| whole(format!("a {type_} resource is unreadable: {error}")))?;
-    Ok(Some(Resource { name: named.name, version: String::new(), body, caused_at: None }))
+    Ok(Item::lasting(Resource { name: named.name, version: String::new(), body, caused_at: None }))
 }

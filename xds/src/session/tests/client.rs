@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener};
 
 use super::*;
@@ -103,13 +105,13 @@ fn opening_asks_in_order_and_names_the_node_once() {
 fn an_update_is_acknowledged_and_leads_to_new_subscriptions() {
     let mut client = DeltaClient::new(node());
     client.open(&Subscriptions::default());
-    let got = update(client.receive(delta_response(Cluster, "1", &[("a", "1")])));
+    let got = update(client.receive(delta_response(Cluster, "1", &[("a", "1")]), now()));
     assert_eq!((upserts(&got), got.version.as_str()), (vec!["a"], "v1"));
     let requests = client.answer(Ok(()), &wanting_endpoints(&["a"]));
     assert_eq!(requests[0].response_nonce, "1");
     assert!(requests[0].error_detail.is_none());
     assert_eq!(requests[1].resource_names_subscribe, ["a"]);
-    update(client.receive(delta_response(Endpoints, "2", &[("a", "1")])));
+    update(client.receive(delta_response(Endpoints, "2", &[("a", "1")]), now()));
     let requests = client.answer(Ok(()), &wanting_endpoints(&["b"]));
     assert_eq!(requests[1].resource_names_subscribe, ["b"]);
     assert_eq!(requests[1].resource_names_unsubscribe, ["a"]);
@@ -120,13 +122,13 @@ fn a_new_stream_tells_what_was_accepted() {
     let mut client = DeltaClient::new(node());
     let wanted = wanting_endpoints(&["x"]);
     client.open(&wanted);
-    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")])));
+    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")]), now()));
     client.answer(Err(vec![Rejected { name: "b".into(), reason: "no".into() }]), &wanted);
     let removal =
         DeltaDiscoveryResponse { removed_resources: vec!["c".into()], ..delta_response(Cluster, "2", &[]) };
-    assert_eq!(update(client.receive(removal)).removed, ["c"]);
+    assert_eq!(update(client.receive(removal, now())).removed, ["c"]);
     client.answer(Ok(()), &wanted);
-    update(client.receive(delta_response(Endpoints, "3", &[("x", "9")])));
+    update(client.receive(delta_response(Endpoints, "3", &[("x", "9")]), now()));
     client.answer(Ok(()), &wanted);
 
     let requests = client.open(&wanted);
@@ -139,7 +141,7 @@ fn a_new_stream_tells_what_was_accepted() {
 fn a_refusal_names_each_resource() {
     let mut client = DeltaClient::new(node());
     client.open(&Subscriptions::default());
-    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1")])));
+    update(client.receive(delta_response(Cluster, "1", &[("a", "1"), ("b", "1")]), now()));
     let verdict = Err(vec![Rejected { name: "b".into(), reason: "connect_timeout: negative".into() }]);
     let requests = client.answer(verdict, &Subscriptions::default());
     let error = requests[0].error_detail.as_ref().expect("refused");
@@ -152,7 +154,7 @@ fn a_response_with_one_name_twice_is_refused() {
     let mut client = DeltaClient::new(node());
     client.open(&Subscriptions::default());
     let Received::Refused { rejected, answer: request, .. } =
-        client.receive(delta_response(Cluster, "1", &[("a", "1"), ("a", "2")]))
+        client.receive(delta_response(Cluster, "1", &[("a", "1"), ("a", "2")]), now())
     else {
         panic!("taken")
     };
@@ -163,11 +165,11 @@ fn a_response_with_one_name_twice_is_refused() {
         removed_resources: vec!["a".into()],
         ..delta_response(Cluster, "2", &[("a", "1")])
     };
-    assert!(matches!(client.receive(both), Received::Refused { .. }));
+    assert!(matches!(client.receive(both, now()), Received::Refused { .. }));
 
     let mut client = SotwClient::new(node());
     client.open(&Subscriptions::default());
-    let received = client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("a", "1")]));
+    let received = client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("a", "1")]), now());
     assert!(matches!(received, Received::Refused { .. }));
 }
 
@@ -176,15 +178,15 @@ fn what_was_not_asked_for_is_ignored_and_the_rest_taken() {
     let wanted = wanting_endpoints(&["a"]);
     let mut client = DeltaClient::new(node());
     client.open(&wanted);
-    let got = update(client.receive(delta_response(Endpoints, "1", &[("a", "1"), ("z", "1")])));
+    let got = update(client.receive(delta_response(Endpoints, "1", &[("a", "1"), ("z", "1")]), now()));
     assert_eq!(upserts(&got), ["a"]);
     assert!(client.answer(Ok(()), &wanted)[0].error_detail.is_none());
-    let received = client.receive(delta_response(ResourceType::Secret, "2", &[]));
+    let received = client.receive(delta_response(ResourceType::Secret, "2", &[]), now());
     assert!(matches!(received, Received::Ignored(_)));
 
     let mut client = SotwClient::new(node());
     client.open(&wanted);
-    let got = update(client.receive(sotw_response(Endpoints, "1", &[("a", "1"), ("z", "1")])));
+    let got = update(client.receive(sotw_response(Endpoints, "1", &[("a", "1"), ("z", "1")]), now()));
     assert_eq!(upserts(&got), ["a"]);
 }
 
@@ -194,7 +196,7 @@ fn a_resource_of_the_wrong_type_is_refused_alone() {
     response.resources[0].resource = Some(body(Listener, "a", "1"));
     let mut client = DeltaClient::new(node());
     client.open(&Subscriptions::default());
-    assert_eq!(upserts(&update(client.receive(response))), ["b"]);
+    assert_eq!(upserts(&update(client.receive(response, now()))), ["b"]);
     let requests = client.answer(Ok(()), &Subscriptions::default());
     let error = requests[0].error_detail.as_ref().expect("refused");
     assert!(error.message.contains("envoy.config.listener.v3.Listener"), "{error:?}");
@@ -205,11 +207,11 @@ fn a_resource_of_the_wrong_type_is_refused_alone() {
 fn unreadable_bytes_refuse_the_response() {
     let mut client = SotwClient::new(node());
     client.open(&Subscriptions::default());
-    update(client.receive(sotw_response(Cluster, "1", &[("a", "1")])));
+    update(client.receive(sotw_response(Cluster, "1", &[("a", "1")]), now()));
     client.answer(Ok(()), &Subscriptions::default());
     let mut broken = sotw_response(Cluster, "2", &[("a", "1"), ("b", "1")]);
     broken.resources[1].value = vec![0xff; 9];
-    let Received::Refused { answer: request, .. } = client.receive(broken) else { panic!("taken") };
+    let Received::Refused { answer: request, .. } = client.receive(broken, now()) else { panic!("taken") };
     assert_eq!((request.version_info.as_str(), request.response_nonce.as_str()), ("v1", "2"));
 }
 
@@ -218,15 +220,15 @@ fn the_unchanged_part_of_the_world_is_not_handed_out_again() {
     let mut client = SotwClient::new(node());
     let wanted = Subscriptions::default();
     client.open(&wanted);
-    update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")])));
+    update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")]), now()));
     let requests = client.answer(Ok(()), &wanted);
     assert_eq!((requests[0].version_info.as_str(), requests[0].response_nonce.as_str()), ("v1", "1"));
     client.open(&wanted);
-    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "2")])));
+    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("b", "2")]), now()));
     assert_eq!((upserts(&got), got.removed.as_slice()), (vec!["b"], ["c".to_owned()].as_slice()));
     let requests = client.answer(Err(vec![Rejected { name: "b".into(), reason: "no".into() }]), &wanted);
     assert_eq!(requests[0].version_info, "v1", "a refusal repeats the version in force");
-    let got = update(client.receive(sotw_response(Cluster, "2", &[("a", "1"), ("b", "2")])));
+    let got = update(client.receive(sotw_response(Cluster, "2", &[("a", "1"), ("b", "2")]), now()));
     assert_eq!(upserts(&got), ["b"], "a refused one is offered again");
 }
 
@@ -236,7 +238,7 @@ fn a_sign_of_life_changes_nothing() {
     client.open(&Subscriptions::default());
     let mut response = delta_response(Cluster, "1", &[("a", "1")]);
     response.resources[0].resource = None;
-    assert!(update(client.receive(response)).upserts.is_empty());
+    assert!(update(client.receive(response, now())).upserts.is_empty());
 }
 
 #[test]
@@ -271,6 +273,83 @@ fn what_an_earlier_run_kept_is_told_and_not_sent_again() {
     let mut client = SotwClient::new(node());
     client.resume(&kept(Cluster, "v1", &["a", "b"]));
     assert_eq!(client.open(&Subscriptions::default())[0].version_info, "v1");
-    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("c", "1")])));
+    let got = update(client.receive(sotw_response(Cluster, "1", &[("a", "1"), ("c", "1")]), now()));
     assert_eq!((upserts(&got), got.removed.as_slice()), (vec!["c"], ["b".to_owned()].as_slice()));
+}
+
+fn alive(name: &str, version: &str, seconds: Option<i64>) -> Wrapped {
+    Wrapped { name: name.into(), version: version.into(), ttl: seconds.map(ttl), ..Default::default() }
+}
+
+fn ttl(seconds: i64) -> crate::pb::google::protobuf::Duration {
+    crate::pb::google::protobuf::Duration { seconds, nanos: 0 }
+}
+
+#[test]
+fn a_time_to_live_is_renewed_by_signs_of_life_and_then_over() {
+    let (start, second) = (now(), Duration::from_secs(1));
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    let mut response = delta_response(Cluster, "1", &[("a", "1"), ("b", "1"), ("c", "1")]);
+    response.resources[0].ttl = Some(ttl(10));
+    response.resources[1].ttl = Some(ttl(20));
+    update(client.receive(response, start));
+    assert_eq!(client.deadline(), None, "nothing was accepted yet");
+    client.answer(Ok(()), &Subscriptions::default());
+    assert_eq!(client.deadline(), Some(start + 10 * second));
+    let beats = |resources| DeltaDiscoveryResponse { resources, ..delta_response(Cluster, "2", &[]) };
+    // One of another version is none.
+    let beat =
+        beats(vec![alive("a", "1", Some(30)), alive("b", "other", Some(99)), alive("z", "1", Some(1))]);
+    assert!(update(client.receive(beat, start + 5 * second)).upserts.is_empty());
+    client.answer(Ok(()), &Subscriptions::default());
+    assert_eq!(client.deadline(), Some(start + 20 * second));
+    assert!(client.expire(start + 19 * second).is_empty());
+    // A stream that is lost changes nothing.
+    client.open(&Subscriptions::default());
+    let gone = client.expire(start + 20 * second);
+    assert_eq!(
+        (gone.len(), gone[0].type_, gone[0].removed.as_slice()),
+        (1, Cluster, ["b".to_owned()].as_slice())
+    );
+    let told = &client.open(&Subscriptions::default())[0].initial_resource_versions;
+    assert_eq!((told.len(), told.contains_key("b")), (2, false), "the next server is to send it again");
+    // Without a time it lives for ever.
+    update(client.receive(beats(vec![alive("a", "1", None)]), start + 30 * second));
+    client.answer(Ok(()), &Subscriptions::default());
+    assert_eq!(client.deadline(), None);
+    assert!(client.expire(start + 1000 * second).is_empty());
+}
+
+#[test]
+fn the_state_of_the_world_has_times_to_live_in_its_wrapper() {
+    let (start, second) = (now(), Duration::from_secs(1));
+    let wanted = Subscriptions::default();
+    let wrap = |name: &str, content: Option<&str>, seconds| {
+        let resource = content.map(|content| body(Cluster, name, content));
+        crate::any::pack(&Wrapped { resource, ..alive(name, "v1", Some(seconds)) })
+    };
+    let response = |nonce: &str, resources| DiscoveryResponse {
+        version_info: "v1".into(),
+        resources,
+        ..sotw_response(Cluster, nonce, &[])
+    };
+    let mut client = SotwClient::new(node());
+    client.open(&wanted);
+    let first = response("1", vec![wrap("a", Some("1"), 10), wrap("b", Some("1"), 10)]);
+    assert_eq!(upserts(&update(client.receive(first, start))), ["a", "b"]);
+    client.answer(Ok(()), &wanted);
+    assert_eq!(client.deadline(), Some(start + 10 * second));
+    // Whoever is not said to be alive is not removed for that.
+    let beat = response("2", vec![wrap("a", None, 10)]);
+    let got = update(client.receive(beat, start + 5 * second));
+    assert!(got.upserts.is_empty() && got.removed.is_empty(), "{got:?}");
+    client.answer(Ok(()), &wanted);
+    let gone = client.expire(start + 10 * second);
+    assert_eq!(gone[0].removed, ["b"]);
+    // The same again is a renewal as well, and is not handed out.
+    let again = response("3", vec![wrap("a", Some("1"), 60)]);
+    assert!(update(client.receive(again, start + 14 * second)).upserts.is_empty());
+    client.answer(Ok(()), &wanted);
+    assert_eq!(client.deadline(), Some(start + 74 * second));
 }

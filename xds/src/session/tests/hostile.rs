@@ -165,7 +165,7 @@ fn survives<C: Spoken>(mut client: C, steps: &[Step]) {
             }
             Step::Send { type_, number, resources, .. } => {
                 let response = C::response(step).expect("a response");
-                let answers = match client.receive(response) {
+                let answers = match client.receive(response, now()) {
                     Received::Ignored(_) => {
                         assert!(*type_ != Cluster, "clusters were asked for");
                         continue;
@@ -386,7 +386,7 @@ fn one_bad_resource_among_a_thousand_is_refused_alone_and_named() {
         server.delta_request(request);
     }
     let response = server.next().expect("all clusters").into_delta("test");
-    let Received::Update(update) = client.receive(response) else { panic!("not taken") };
+    let Received::Update(update) = client.receive(response, now()) else { panic!("not taken") };
     let bad: Vec<_> = update
         .upserts
         .iter()

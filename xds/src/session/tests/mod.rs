@@ -5,7 +5,7 @@ mod hostile;
 mod pair;
 mod server;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use prost::Message as _;
 
@@ -36,4 +36,9 @@ fn snapshot(resources: &[(ResourceType, &str, &str)]) -> Arc<VersionedSnapshot> 
         snapshot.resources_mut(*type_).insert((*name).to_owned(), body(*type_, name, content));
     }
     Arc::new(VersionedSnapshot::new(&snapshot, None))
+}
+
+/// For who does not care what time it is.
+fn now() -> Instant {
+    Instant::now()
 }

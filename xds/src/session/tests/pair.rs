@@ -169,7 +169,7 @@ impl<C: Ends> Link<C> {
 
     fn deliver_response(&mut self) -> bool {
         let Some(response) = self.responses.pop_front() else { return false };
-        match self.client.receive(response) {
+        match self.client.receive(response, now()) {
             Received::Update(update) => {
                 let verdict = self.apply(update);
                 self.requests.extend(self.client.answer(verdict, &wanted(&self.world)));
