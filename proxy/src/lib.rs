@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod route;
 mod runtime;
 pub mod server;
+mod sources;
 mod sys;
 mod tcp;
 mod tls;

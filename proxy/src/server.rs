@@ -23,7 +23,7 @@ use weft_xds::{
     client::{ClientConfig, ConfigSink},
     load::ReportConfig,
     pb::envoy::config::bootstrap::v3::Bootstrap,
-    transport::{BoxFuture, Connection, Secure},
+    transport::{self, BoxFuture, Connection, Secure},
 };
 
 pub use crate::worker::drain::{DrainPlan, DrainStrategy};
@@ -31,15 +31,17 @@ use crate::{
     admin::{self, Admin},
     config::{
         ConfigError, Path,
-        bootstrap::{self, ServerRef, Settings},
+        bootstrap::{self, Settings},
         files::Files,
         last_good::{self, LastGood},
+        servers::ServerRef,
         source::Source,
         state::{State, Which},
     },
     load::Loads,
     overload::tidy,
     runtime::Runtime,
+    sources::Sources,
     tls::{ClientTls, Spoken},
     worker::{Shared, threads},
 };
@@ -139,7 +141,9 @@ impl Server {
         let (bindings, told) = watch::channel(Some(Arc::default()));
         let state = State::new(Arc::clone(&shared), bindings, tokio::runtime::Handle::current());
         let state = Arc::new(Mutex::new(state));
-        state.lock().set_sources(settings.clusters_from.clone(), settings.listeners_from.clone());
+        let (clusters_from, listeners_from) =
+            (settings.clusters_from.clone(), settings.listeners_from.clone());
+        state.lock().set_sources(clusters_from, listeners_from, &settings.servers);
         state.lock().await_runtime(&settings.runtime);
         put_static(&mut state.lock(), &settings).map_err(StartError::Config)?;
         if let Some(directory) = options.last_good.filter(|_| settings.ads.is_some()) {
@@ -273,13 +277,6 @@ impl Server {
         }
     }
 
-    /// The TLS of the cluster that the server is in.
-    fn secured(&self, server: &ServerRef) -> Option<Arc<dyn Secure>> {
-        let state = self.state.lock();
-        let tls = state.clusters.get(server.cluster.as_ref()?)?.cluster.tls.clone()?;
-        Some(Arc::new(Secured(tls)))
-    }
-
     fn start_background(
         &mut self,
         settings: &Settings,
@@ -288,11 +285,11 @@ impl Server {
     ) {
         if let Some(socket) = admin_socket {
             let mut awaits = Vec::new();
-            let over_ads = |from: &Option<Source>| *from == Some(Source::Ads);
+            let from_server = |from: &Option<Source>| from.as_ref().is_some_and(Source::is_server);
             let clusters = (ResourceType::Cluster, settings.clusters_patience);
-            awaits.extend(over_ads(&settings.clusters_from).then_some(clusters));
+            awaits.extend(from_server(&settings.clusters_from).then_some(clusters));
             let listeners = (ResourceType::Listener, settings.listeners_patience);
-            awaits.extend(over_ads(&settings.listeners_from).then_some(listeners));
+            awaits.extend(from_server(&settings.listeners_from).then_some(listeners));
             let admin = Admin::new(
                 Arc::clone(&self.state),
                 Arc::clone(&self.shared),
@@ -307,7 +304,7 @@ impl Server {
         }
         if let Some((server, protocol)) = &settings.ads {
             let mut config = ClientConfig::new(server.address.clone(), settings.node.clone());
-            config.secure = self.secured(server);
+            config.secure = secured(&self.state, server);
             config.protocol = *protocol;
             config.wanted_changed = Arc::clone(&self.state.lock().wanted_changed);
             let last_good = self.state.lock().last_good.clone();
@@ -318,6 +315,10 @@ impl Server {
             let sink = Sink { state: Arc::clone(&self.state), last_good };
             self.background.spawn(weft_xds::client::run(config, sink, self.shutdown.clone()));
         }
+        let state = Arc::clone(&self.state);
+        let tls = Box::new(move |server: &ServerRef| secured(&state, server));
+        let sources = Sources::new(Arc::clone(&self.state), settings.node.clone(), tls);
+        self.background.spawn(sources.run());
         self.background.spawn(tidy::run());
         let state = Arc::clone(&self.state);
         self.background.spawn(async move {
@@ -331,11 +332,18 @@ impl Server {
         });
         if let Some(server) = &settings.load_reports {
             let mut config = ReportConfig::new(server.address.clone(), settings.node.clone());
-            config.secure = self.secured(server);
+            config.secure = secured(&self.state, server);
             let loads = Loads::new(Arc::clone(&self.state));
             self.background.spawn(weft_xds::load::report(config, loads, self.shutdown.clone()));
         }
     }
+}
+
+/// The TLS of the cluster that the server is in.
+fn secured(state: &Mutex<State>, server: &ServerRef) -> Option<Arc<dyn Secure>> {
+    let state = state.lock();
+    let tls = state.clusters.get(server.cluster.as_ref()?)?.cluster.tls.clone()?;
+    Some(Arc::new(Secured(tls)))
 }
 
 fn put_static(state: &mut State, settings: &Settings) -> Result<(), ConfigError> {
@@ -356,10 +364,18 @@ fn put_static(state: &mut State, settings: &Settings) -> Result<(), ConfigError>
 // === impl Secured ===
 
 impl Secure for Secured {
-    fn secure(self: Arc<Self>, socket: TcpStream) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+    fn secure(
+        self: Arc<Self>,
+        socket: TcpStream,
+        spoken: transport::Spoken,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
         Box::pin(async move {
             let address = socket.peer_addr()?;
-            let stream = self.0.connect_aside(socket, address, Spoken::Http2).await?;
+            let spoken = match spoken {
+                transport::Spoken::Http1 => Spoken::Http1,
+                transport::Spoken::Http2 => Spoken::Http2,
+            };
+            let stream = self.0.connect_aside(socket, address, spoken).await?;
             Ok(Box::new(stream) as Box<dyn Connection>)
         })
     }

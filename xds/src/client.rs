@@ -9,27 +9,21 @@
 //!   time: an old configuration is better than none, and worse than the server's. The stream after that tells the
 //!   server what is there, so that it sends what differs and takes back what is gone.
 
-use std::{sync::Arc, time::Duration};
+mod rest;
+mod stream;
 
-use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, timeout_at},
-};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming, transport::Channel};
 use weft_kit::{backoff::Backoff, error::chain};
 
+pub use self::rest::{PollConfig, poll};
+use self::stream::{Delta, Dialect, Sotw, stream};
 use crate::{
-    pb::envoy::{
-        config::core::v3::Node,
-        service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-            aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-        },
-    },
+    pb::envoy::config::core::v3::Node,
     session::client::{ClientSession, DeltaClient, Received, SotwClient},
-    transport::{Secure, StreamError, connect},
+    transport::Secure,
 };
 pub use crate::{
     resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
@@ -40,13 +34,23 @@ pub use crate::{
 const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
 /// Which variant of the protocol to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Protocol {
     /// Incremental: only what changed travels (`DELTA_GRPC`).
     #[default]
     Delta,
     /// State of the world: all clusters and listeners travel with each change (`GRPC`).
     Sotw,
+}
+
+/// Which of the server's services to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Service {
+    /// All types on one stream (ADS).
+    #[default]
+    Aggregated,
+    /// The service of one type. [`ConfigSink::wanted`] must not want anything of another one.
+    Only(ResourceType),
 }
 
 /// How to reach the server and who we are.
@@ -60,6 +64,8 @@ pub struct ClientConfig {
     pub node: Node,
     /// Which variant to speak.
     pub protocol: Protocol,
+    /// Which service to use.
+    pub service: Service,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// The first delay after a failure; doubles up to `backoff_max`.
@@ -109,19 +115,46 @@ enum Phase {
 // === impl ClientConfig ===
 
 impl ClientConfig {
-    /// Delta protocol, 5 s to connect, and back-off from 500 ms to 30 s (Envoy's defaults).
+    /// Delta protocol over ADS, 5 s to connect, and back-off from 500 ms to 30 s (Envoy's defaults).
     pub fn new(server: ServerAddress, node: Node) -> Self {
         Self {
             server,
             secure: None,
             node,
             protocol: Protocol::default(),
+            service: Service::default(),
             connect_timeout: Duration::from_secs(5),
             backoff_base: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             wanted_changed: Arc::default(),
             resume_after: None,
         }
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    /// The path of its method; `variant` is how the names of methods begin.
+    fn method(self, variant: &str) -> String {
+        match self {
+            Self::Aggregated => {
+                format!("/envoy.service.discovery.v3.AggregatedDiscoveryService/{variant}AggregatedResources")
+            }
+            Self::Only(type_) => {
+                let (service, noun) = type_.grpc_service();
+                format!("/{service}/{variant}{noun}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aggregated => "ads",
+            Self::Only(type_) => type_.service(),
+        })
     }
 }
 
@@ -192,66 +225,6 @@ fn expire(session: &mut impl ClientSession, sink: &mut impl ConfigSink) {
     }
 }
 
-async fn stream<D: Dialect>(
-    config: &ClientConfig,
-    dialect: &mut D,
-    sink: &mut impl ConfigSink,
-    backoff: &mut Backoff,
-    phase: &mut Phase,
-) -> Result<(), StreamError> {
-    let deadline = match *phase {
-        Phase::Starting(patience) => Some(Instant::now() + patience),
-        Phase::Running => None,
-    };
-    let connecting = connect(&config.server, config.secure.as_ref(), config.connect_timeout);
-    let channel = within(deadline, expiring(dialect.session(), sink, connecting)).await??;
-    // Unbounded, but each response leads to a handful of requests at most, and the next one is read after they are in.
-    let (requests, receiver) = mpsc::unbounded_channel();
-    let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
-    // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
-    let _ = send_all(dialect.session().open(&sink.wanted()));
-    let opening = D::start(channel, UnboundedReceiverStream::new(receiver));
-    let opening = expiring(dialect.session(), sink, opening);
-    let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
-    tracing::info!(server = %config.server, "configuration stream opened");
-    let connected = Connected::new(sink);
-    let mut deadline = deadline;
-    loop {
-        let response = tokio::select! {
-            response = within(deadline, responses.message()) => response?.map_err(StreamError::Lost)?,
-            () = until(dialect.session().deadline()) => {
-                expire(dialect.session(), connected.sink);
-                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
-                    break;
-                }
-                continue;
-            }
-            () = config.wanted_changed.notified() => {
-                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
-                    break;
-                }
-                continue;
-            }
-        };
-        let Some(response) = response else { break };
-        backoff.reset();
-        deadline = None;
-        *phase = Phase::Running;
-        let answers = take(dialect.session(), connected.sink, response);
-        if !send_all(answers) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-async fn within<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Result<T, StreamError> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, what).await.map_err(|_| StreamError::Silent),
-        None => Ok(what.await),
-    }
-}
-
 /// What to send in answer to a response.
 fn take<S: ClientSession>(
     session: &mut S,
@@ -279,82 +252,4 @@ fn take<S: ClientSession>(
             Vec::new()
         }
     }
-}
-
-/// What differs between the variants besides the session: the method to call.
-trait Dialect: Send {
-    type Session: ClientSession;
-
-    fn session(&mut self) -> &mut Self::Session;
-
-    async fn start(
-        channel: Channel,
-        requests: UnboundedReceiverStream<<Self::Session as ClientSession>::Request>,
-    ) -> Result<Streaming<<Self::Session as ClientSession>::Response>, Status>;
-}
-
-struct Delta(DeltaClient);
-
-struct Sotw(SotwClient);
-
-/// Tells the sink when the stream ends, however it does.
-struct Connected<'a, S: ConfigSink> {
-    sink: &'a mut S,
-}
-
-// === impl Connected ===
-
-impl<'a, S: ConfigSink> Connected<'a, S> {
-    fn new(sink: &'a mut S) -> Self {
-        sink.connected(true);
-        Self { sink }
-    }
-}
-
-impl<S: ConfigSink> Drop for Connected<'_, S> {
-    fn drop(&mut self) {
-        self.sink.connected(false);
-    }
-}
-
-// === impl Delta ===
-
-impl Dialect for Delta {
-    type Session = DeltaClient;
-
-    fn session(&mut self) -> &mut DeltaClient {
-        &mut self.0
-    }
-
-    async fn start(
-        channel: Channel,
-        requests: UnboundedReceiverStream<DeltaDiscoveryRequest>,
-    ) -> Result<Streaming<DeltaDiscoveryResponse>, Status> {
-        let mut client = service(channel);
-        Ok(client.delta_aggregated_resources(requests).await?.into_inner())
-    }
-}
-
-// === impl Sotw ===
-
-impl Dialect for Sotw {
-    type Session = SotwClient;
-
-    fn session(&mut self) -> &mut SotwClient {
-        &mut self.0
-    }
-
-    async fn start(
-        channel: Channel,
-        requests: UnboundedReceiverStream<DiscoveryRequest>,
-    ) -> Result<Streaming<DiscoveryResponse>, Status> {
-        let mut client = service(channel);
-        Ok(client.stream_aggregated_resources(requests).await?.into_inner())
-    }
-}
-
-fn service(channel: Channel) -> AggregatedDiscoveryServiceClient<Channel> {
-    AggregatedDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(MAX_RESPONSE_BYTES)
-        .max_encoding_message_size(usize::MAX)
 }

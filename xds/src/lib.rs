@@ -6,6 +6,7 @@
 //! * [`grpc`] has the frames of unary calls.
 //! * [`mod@file`] reads files that hold what a server would send.
 //! * [`kept`] is what a client keeps on disk, to start from when its server is away.
+//! * [`name`] reads structured names (`xdstp`).
 //! * [`load`] carries load reports (LRS) from proxies to the server; [`orca`] reads those of endpoints.
 //!
 //! Architecture Invariant: this is the only crate that knows the wire forms of Envoy's protobuf types; data plane and
@@ -20,6 +21,7 @@ pub mod grpc;
 pub mod json;
 pub mod kept;
 pub mod load;
+pub mod name;
 pub mod orca;
 mod resource;
 pub mod server;

@@ -139,6 +139,43 @@ impl ResourceType {
         }
     }
 
+    /// The gRPC service that brings nothing else, and what its methods are named for.
+    pub fn grpc_service(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Runtime => ("envoy.service.runtime.v3.RuntimeDiscoveryService", "Runtime"),
+            Self::Cluster => ("envoy.service.cluster.v3.ClusterDiscoveryService", "Clusters"),
+            Self::ClusterLoadAssignment => {
+                ("envoy.service.endpoint.v3.EndpointDiscoveryService", "Endpoints")
+            }
+            Self::Secret => ("envoy.service.secret.v3.SecretDiscoveryService", "Secrets"),
+            Self::ExtensionConfig => {
+                ("envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs")
+            }
+            Self::Listener => ("envoy.service.listener.v3.ListenerDiscoveryService", "Listeners"),
+            Self::ScopedRouteConfiguration => {
+                ("envoy.service.route.v3.ScopedRoutesDiscoveryService", "ScopedRoutes")
+            }
+            Self::RouteConfiguration => ("envoy.service.route.v3.RouteDiscoveryService", "Routes"),
+            Self::VirtualHost => ("envoy.service.route.v3.VirtualHostDiscoveryService", "VirtualHosts"),
+        }
+    }
+
+    /// What follows `/v3/discovery:` in the path of a REST request, from the `google.api.http` options of the services;
+    /// `None` where the protocol has no such request.
+    pub fn rest_noun(self) -> Option<&'static str> {
+        match self {
+            Self::Runtime => Some("runtime"),
+            Self::Cluster => Some("clusters"),
+            Self::ClusterLoadAssignment => Some("endpoints"),
+            Self::Secret => Some("secrets"),
+            Self::ExtensionConfig => Some("extension_configs"),
+            Self::Listener => Some("listeners"),
+            Self::ScopedRouteConfiguration => Some("scoped-routes"),
+            Self::RouteConfiguration => Some("routes"),
+            Self::VirtualHost => None,
+        }
+    }
+
     /// The type that a type URL names, if it is one of ours.
     pub fn from_type_url(type_url: &str) -> Option<Self> {
         let name = type_name(type_url);

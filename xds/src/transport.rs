@@ -17,7 +17,7 @@ use tonic::{
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 /// Where a gRPC server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServerAddress {
     /// HTTP/2 over TCP, in plain text unless [`Secure`] is given.
     Tcp {
@@ -32,8 +32,21 @@ pub enum ServerAddress {
 
 /// Makes a connection to a server a secure one.
 pub trait Secure: fmt::Debug + Send + Sync {
-    /// Agrees with the server on a session that speaks HTTP/2.
-    fn secure(self: Arc<Self>, socket: TcpStream) -> BoxFuture<'static, io::Result<Box<dyn Connection>>>;
+    /// Agrees with the server on a session.
+    fn secure(
+        self: Arc<Self>,
+        socket: TcpStream,
+        spoken: Spoken,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Connection>>>;
+}
+
+/// What a secure session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// Polls.
+    Http1,
+    /// gRPC.
+    Http2,
 }
 
 /// A connection, whatever it goes through.
@@ -101,7 +114,7 @@ pub(crate) async fn connect(
                 async move {
                     let socket = TcpStream::connect(to).await?;
                     socket.set_nodelay(true)?;
-                    secure.secure(socket).await.map(TokioIo::new)
+                    secure.secure(socket, Spoken::Http2).await.map(TokioIo::new)
                 }
             });
             endpoint.connect_with_connector(connector).await
@@ -117,6 +130,23 @@ pub(crate) async fn connect(
         }
     }
     .map_err(error)
+}
+
+/// Opens a connection for HTTP/1.1.
+pub(crate) async fn dial(
+    server: &ServerAddress,
+    secure: Option<&Arc<dyn Secure>>,
+) -> io::Result<Box<dyn Connection>> {
+    let (host, port) = match server {
+        ServerAddress::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        ServerAddress::Tcp { host, port } => (host.as_str(), *port),
+    };
+    let socket = TcpStream::connect((host, port)).await?;
+    socket.set_nodelay(true)?;
+    match secure {
+        Some(secure) => Arc::clone(secure).secure(socket, Spoken::Http1).await,
+        None => Ok(Box::new(socket)),
+    }
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}

@@ -3,15 +3,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use weft_xds::{
-    client::{Protocol, ServerAddress},
+    ResourceType,
+    client::Protocol,
     pb::envoy::{
         config::{
             bootstrap::v3::Bootstrap,
             cluster::v3::Cluster,
-            core::v3::{
-                ApiConfigSource, ConfigSource, Node, api_config_source::ApiType,
-                grpc_service::TargetSpecifier, node::UserAgentVersionType,
-            },
+            core::v3::{ConfigSource, Node, api_config_source::ApiType, node::UserAgentVersionType},
             listener::v3::Listener,
             overload::v3::OverloadManager,
         },
@@ -20,10 +18,11 @@ use weft_xds::{
 };
 
 use super::{
-    ConfigError, Path, access_log, endpoint, listener,
+    ConfigError, Path, access_log, listener,
     names::Names,
     overload::{self, Protection},
     runtime,
+    servers::{ServerRef, Servers},
     source::{Patience, Source},
     unsupported, value,
 };
@@ -53,27 +52,24 @@ pub(crate) struct Settings {
     pub(crate) runtime: runtime::Runtime,
     /// The cluster of proxies like this one.
     pub(crate) local_cluster: String,
+    /// Where configuration may come from.
+    pub(crate) servers: Arc<Servers>,
 }
 
-/// A gRPC server that is asked for configuration, or told the load.
-#[derive(Debug, Clone)]
-pub(crate) struct ServerRef {
-    pub(crate) address: ServerAddress,
-    /// Whose TLS is spoken with it.
-    pub(crate) cluster: Option<String>,
-}
-
-/// Says what program asks, as Envoy does, whatever the file says.
-fn introduced(node: Node) -> Node {
-    let version = UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned());
-    Node { user_agent_name: "weft-proxy".to_owned(), user_agent_version_type: Some(version), ..node }
-}
+const USER_AGENT: &str = "weft-proxy";
+/// What servers are told that we can, by the names of Envoy's "client features". What is not here is not so: we do
+/// support overprovisioning, for one.
+const FEATURES: [&str; 3] = [
+    "envoy.lrs.supports_send_all_clusters",
+    "xds.config.supports-resource-ttl",
+    "xds.config.resource-in-sotw",
+];
 
 /// Checks everything but the static resources themselves.
 pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
     let path = Path::default();
     unsupported!(path, message; hds_config, flags_path, stats_sinks, fatal_actions,
-        config_sources, default_config_source, certificate_provider_instances, inline_headers,
+        certificate_provider_instances, inline_headers,
         default_regex_engine, xds_delegate_extension, xds_config_tracker_extension, listener_manager,
         typed_dns_resolver_config, header_prefix, default_socket_interface, bootstrap_extensions,
         node_context_params, stats_config, stats_server_version_override,
@@ -91,6 +87,9 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
         overload: message.overload_manager,
         ..Settings::default()
     };
+    let mut servers = Servers::new(&settings.clusters)?;
+    servers.set_authorities(&path, &message.config_sources, message.default_config_source.as_ref())?;
+    settings.servers = Arc::new(servers);
     if let Some(admin) = &message.admin {
         let path = path.field("admin");
         unsupported!(path, admin; profile_path, socket_options, allow_paths);
@@ -109,16 +108,18 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
         };
     }
     if let Some(runtime) = &message.layered_runtime {
-        settings.runtime = runtime::compile(&path.field("layered_runtime"), runtime)?;
+        settings.runtime = runtime::compile(&path.field("layered_runtime"), runtime, &settings.servers)?;
     }
     if let Some(dynamic) = &message.dynamic_resources {
         let path = path.field("dynamic_resources");
         unsupported!(path, dynamic; lds_resources_locator, cds_resources_locator);
-        let source = |field: &str, message: &Option<ConfigSource>| {
-            message.as_ref().map(|message| Source::read(&path.field(field), Some(message))).transpose()
+        let source = |field: &str, message: &Option<ConfigSource>, type_| {
+            let read = |message| Source::read(&path.field(field), Some(message), type_, &settings.servers);
+            message.as_ref().map(read).transpose()
         };
-        settings.listeners_from = source("lds_config", &dynamic.lds_config)?;
-        settings.clusters_from = source("cds_config", &dynamic.cds_config)?;
+        let listeners_from = source("lds_config", &dynamic.lds_config, ResourceType::Listener)?;
+        let clusters_from = source("cds_config", &dynamic.cds_config, ResourceType::Cluster)?;
+        (settings.listeners_from, settings.clusters_from) = (listeners_from, clusters_from);
         let patience = |field: &str, message: &Option<ConfigSource>| {
             Patience::read(&path.field(field), message.as_ref())
         };
@@ -131,7 +132,7 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
                 Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => Protocol::Delta,
                 _ => return Err(path.field("api_type").error("only GRPC and DELTA_GRPC are supported")),
             };
-            settings.ads = Some((server(&path, ads, &settings.clusters)?, protocol));
+            settings.ads = Some((settings.servers.grpc(&path, ads)?, protocol));
         }
     }
     let runtime_over_ads = settings.runtime.resources.iter().any(|(_, source)| *source == Source::Ads);
@@ -146,11 +147,23 @@ pub(crate) fn read(message: Bootstrap) -> Result<Settings, ConfigError> {
         unsupported!(path, manager; outlier_detection, upstream_bind_config);
         settings.local_cluster.clone_from(&manager.local_cluster_name);
         if let Some(source) = &manager.load_stats_config {
-            settings.load_reports =
-                Some(server(&path.field("load_stats_config"), source, &settings.clusters)?);
+            settings.load_reports = Some(settings.servers.grpc(&path.field("load_stats_config"), source)?);
         }
     }
     Ok(settings)
+}
+
+/// The node as servers are told it: with what program asks, as Envoy does, whatever the file says, and what that can.
+fn introduced(node: Node) -> Node {
+    let version = UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned());
+    let mut node =
+        Node { user_agent_name: USER_AGENT.to_owned(), user_agent_version_type: Some(version), ..node };
+    for feature in FEATURES {
+        if !node.client_features.iter().any(|known| known == feature) {
+            node.client_features.push(feature.to_owned());
+        }
+    }
+    node
 }
 
 /// What the bootstrap says of proxies like this one.
@@ -168,6 +181,7 @@ pub(crate) fn local_cluster(settings: &Settings) -> Option<Arc<LocalCluster>> {
 pub(crate) fn validate(settings: &Settings, shared: &Shared) -> Result<(), ConfigError> {
     protection(settings)?;
     let mut names = Names::new(Default::default(), Arc::clone(&shared.registry.named));
+    names.set_servers(&settings.servers);
     let path = Path::root("static_resources");
     for (index, secret) in settings.secrets.iter().enumerate() {
         names.secrets.set_static(&path.item("secrets", index), secret.clone())?;
@@ -203,42 +217,4 @@ fn known_clusters(settings: &Settings, names: &Names) -> Result<(), ConfigError>
         }
     }
     Ok(())
-}
-
-/// Where the server of a gRPC configuration source listens.
-fn server(path: &Path, source: &ApiConfigSource, clusters: &[Cluster]) -> Result<ServerRef, ConfigError> {
-    unsupported!(path, source; cluster_names, config_validators);
-    let [service] = source.grpc_services.as_slice() else {
-        return Err(path.field("grpc_services").error("exactly one is supported"));
-    };
-    let path = path.item("grpc_services", 0);
-    unsupported!(path, service; initial_metadata, retry_policy);
-    match &service.target_specifier {
-        Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
-            let path = path.field("envoy_grpc");
-            let named = path.field("cluster_name");
-            let cluster = clusters
-                .iter()
-                .find(|cluster| cluster.name == grpc.cluster_name)
-                .ok_or_else(|| named.error(format!("there is no static cluster {:?}", grpc.cluster_name)))?;
-            let assignment = cluster.load_assignment.as_ref();
-            let hosts = match assignment {
-                Some(assignment) => endpoint::named(&named.field("load_assignment"), assignment)?.hosts,
-                None => Vec::new(),
-            };
-            let host = hosts.into_iter().next().ok_or_else(|| named.error("the cluster has no endpoint"))?;
-            let address = ServerAddress::Tcp { host: host.host, port: host.port };
-            Ok(ServerRef { address, cluster: Some(cluster.name.clone()) })
-        }
-        Some(TargetSpecifier::GoogleGrpc(grpc)) => {
-            let path = path.field("google_grpc");
-            unsupported!(path, grpc; channel_credentials, channel_credentials_plugin, call_credentials,
-                call_credentials_plugin, credentials_factory_name, config, channel_args);
-            let address = grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
-                path.field("target_uri").error(error.to_string())
-            })?;
-            Ok(ServerRef { address, cluster: None })
-        }
-        None => Err(path.field("envoy_grpc").missing()),
-    }
 }

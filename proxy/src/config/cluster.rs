@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use weft_xds::{
-    any,
+    ResourceType, any,
     pb::envoy::{
         config::{
             cluster::v3::{
@@ -28,7 +28,7 @@ use weft_xds::{
 
 use super::{
     ConfigError, Path, balance, breaker, dns_resolver, endpoint, health, http2, names::Names, outlier,
-    source::Source, unsupported, upstream_socket, value,
+    servers::Servers, source::Source, unsupported, upstream_socket, value,
 };
 use crate::{
     balance::Rotation,
@@ -78,7 +78,7 @@ pub(crate) fn compile(
             dns_jitter);
     }
     let stat_name = if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name };
-    let discovery = discovery(path, message)?;
+    let discovery = discovery(path, message, &names.servers)?;
     let protocol = protocol(path, message)?;
     let socket_path = path.field("transport_socket");
     let socket =
@@ -166,7 +166,7 @@ pub(crate) fn compile(
     Ok(compiled)
 }
 
-fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigError> {
+fn discovery(path: &Path, message: &ProtoCluster, servers: &Servers) -> Result<Discovery, ConfigError> {
     let kind = match &message.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => {
@@ -204,7 +204,14 @@ fn discovery(path: &Path, message: &ProtoCluster) -> Result<Discovery, ConfigErr
                 message.eds_cluster_config.as_ref().map_or("", |config| config.service_name.as_str());
             let service_name = if service.is_empty() { message.name.clone() } else { service.to_owned() };
             let source = message.eds_cluster_config.as_ref().and_then(|config| config.eds_config.as_ref());
-            let source = Source::read(&path.field("eds_cluster_config.eds_config"), source)?;
+            let path = path.field("eds_cluster_config");
+            let source = Source::of(
+                &path,
+                ("service_name", &service_name),
+                ("eds_config", source),
+                ResourceType::ClusterLoadAssignment,
+                servers,
+            )?;
             Ok(Discovery::Eds { service_name, source })
         }
         DiscoveryType::StrictDns => dns(false),

@@ -7,7 +7,10 @@ use std::{
 
 use weft_xds::pb::envoy::config::core::v3::TypedExtensionConfig;
 
-use super::source::{FileSource, Source};
+use super::{
+    servers::ServerSource,
+    source::{FileSource, Source},
+};
 use crate::filter::LiveChain;
 
 /// What is known of each, and who is to be told.
@@ -17,6 +20,8 @@ pub(crate) struct Extensions {
     pub(super) given: BTreeMap<String, Option<TypedExtensionConfig>>,
     /// Those that come from files, and the name there.
     pub(super) files: HashMap<String, (FileSource, String)>,
+    /// Those that come from servers that are asked for nothing else, and the name there.
+    pub(super) servers: HashMap<String, (ServerSource, String)>,
     chains: Vec<Weak<LiveChain>>,
     /// Those that were asked for since this was last emptied.
     pub(super) asked: Asked,
@@ -36,8 +41,14 @@ impl Extensions {
     /// Takes note that an extension is asked for, and maybe waited for.
     pub(crate) fn ask(&mut self, source: &Source, name: &str, awaited: bool) {
         let key = source.key(name);
-        if let Source::File(file) = source {
-            self.files.insert(key.clone(), (file.clone(), name.to_owned()));
+        match source {
+            Source::Ads => {}
+            Source::File(file) => {
+                self.files.insert(key.clone(), (file.clone(), name.to_owned()));
+            }
+            Source::Server(server) => {
+                self.servers.insert(key.clone(), (server.clone(), name.to_owned()));
+            }
         }
         if awaited {
             self.asked.awaited.insert(key.clone());
@@ -65,5 +76,6 @@ impl Extensions {
     pub(super) fn retain(&mut self, asked: &BTreeSet<String>) {
         self.given.retain(|key, _| asked.contains(key));
         self.files.retain(|key, _| asked.contains(key));
+        self.servers.retain(|key, _| asked.contains(key));
     }
 }

@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use weft_xds::pb::envoy::{
-    config::core::v3::http_protocol_options::HeadersWithUnderscoresAction,
-    extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager,
-        http_connection_manager::{
-            CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-            ServerHeaderTransformation,
+use weft_xds::{
+    ResourceType,
+    pb::envoy::{
+        config::core::v3::http_protocol_options::HeadersWithUnderscoresAction,
+        extensions::filters::network::http_connection_manager::v3::{
+            HttpConnectionManager,
+            http_connection_manager::{
+                CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                ServerHeaderTransformation,
+            },
         },
     },
 };
@@ -77,7 +80,13 @@ pub(super) fn compile(
             if rds.route_config_name.is_empty() {
                 return Err(path.field("rds.route_config_name").missing());
             }
-            let source = Source::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
+            let source = Source::of(
+                &path.field("rds"),
+                ("route_config_name", &rds.route_config_name),
+                ("config_source", rds.config_source.as_ref()),
+                ResourceType::RouteConfiguration,
+                &names.servers,
+            )?;
             let patience = Patience::read(&path.field("rds.config_source"), rds.config_source.as_ref())?;
             names.patience = names.patience.and(patience);
             Routes::One(names.route(&source, &rds.route_config_name))

@@ -36,6 +36,7 @@ pub(crate) mod route;
 pub(crate) mod runtime;
 pub(crate) mod scoped_routes;
 pub(crate) mod secrets;
+pub(crate) mod servers;
 pub(crate) mod service;
 pub(crate) mod source;
 pub(crate) mod state;

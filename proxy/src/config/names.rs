@@ -10,6 +10,7 @@ use super::{
     extensions::Extensions,
     scoped_routes::ScopeTables,
     secrets::Secrets,
+    servers::{ServerSource, Servers},
     source::{FileSource, Patience, Source},
 };
 use crate::{
@@ -28,10 +29,14 @@ pub(crate) struct Names {
     routes: HashMap<String, Arc<RouteSlot>>,
     /// Those of `routes` that come from files, and the name there.
     pub(super) route_files: HashMap<String, (FileSource, String)>,
+    /// Those of `routes` that come from servers that are asked for nothing else, and the name there.
+    pub(super) route_servers: HashMap<String, (ServerSource, String)>,
     pub(super) logs: HashMap<String, Output>,
     pub(crate) secrets: Secrets,
     pub(crate) extensions: Extensions,
     pub(crate) scopes: ScopeTables,
+    /// Where configuration may come from.
+    pub(crate) servers: Arc<Servers>,
     log_stats: Arc<LogStats>,
     /// What the filters of routes count in.
     pub(crate) counters: Arc<NamedCounters>,
@@ -52,16 +57,24 @@ impl Names {
             required: BTreeSet::new(),
             routes: HashMap::new(),
             route_files: HashMap::new(),
+            route_servers: HashMap::new(),
             logs: HashMap::new(),
             secrets: Secrets::default(),
             extensions: Extensions::default(),
             scopes: ScopeTables::default(),
+            servers: Arc::default(),
             log_stats,
             counters,
             directory: Arc::default(),
             asked_routes: BTreeSet::new(),
             patience: Patience::default(),
         }
+    }
+
+    /// Makes known where configuration may come from.
+    pub(crate) fn set_servers(&mut self, servers: &Arc<Servers>) {
+        self.servers = Arc::clone(servers);
+        self.secrets.set_servers(servers);
     }
 
     /// Every cluster that must be there.
@@ -97,8 +110,14 @@ impl Names {
     /// The same for who does not wait for it.
     pub(super) fn route_slot(&mut self, source: &Source, name: &str) -> Arc<RouteSlot> {
         let key = source.key(name);
-        if let Source::File(file) = source {
-            self.route_files.insert(key.clone(), (file.clone(), name.to_owned()));
+        match source {
+            Source::Ads => {}
+            Source::File(file) => {
+                self.route_files.insert(key.clone(), (file.clone(), name.to_owned()));
+            }
+            Source::Server(server) => {
+                self.route_servers.insert(key.clone(), (server.clone(), name.to_owned()));
+            }
         }
         self.known_route(key)
     }
@@ -122,6 +141,7 @@ impl Names {
         self.required.retain(|name| self.clusters.contains_key(name));
         self.routes.retain(|_, slot| Arc::strong_count(slot) > 1);
         self.route_files.retain(|key, _| self.routes.contains_key(key));
+        self.route_servers.retain(|key, _| self.routes.contains_key(key));
         self.secrets.forget_unused();
         self.scopes.forget_unused();
         self.logs.retain(|_, output| !output.is_last());

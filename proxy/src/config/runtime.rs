@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use weft_xds::{
-    json,
+    ResourceType, json,
     pb::{
         envoy::config::bootstrap::v3::{LayeredRuntime, runtime_layer::LayerSpecifier},
         google::protobuf::Struct,
@@ -13,6 +13,7 @@ use weft_xds::{
 
 use super::{
     ConfigError, Path,
+    servers::Servers,
     source::{Patience, Source},
 };
 use crate::runtime::{Entry, GLOBAL_CONNECTIONS, LISTENER_CONNECTIONS, Layer};
@@ -52,7 +53,11 @@ pub(crate) const DELAYED_SHARE: &str = "fault.http.delay.fixed_delay_percent";
 pub(crate) const ABORTED_SHARE: &str = "fault.http.abort.abort_percent";
 
 /// Reads the layers of the bootstrap; a later one overrides an earlier one.
-pub(super) fn compile(path: &Path, message: &LayeredRuntime) -> Result<Runtime, ConfigError> {
+pub(super) fn compile(
+    path: &Path,
+    message: &LayeredRuntime,
+    servers: &Servers,
+) -> Result<Runtime, ConfigError> {
     let mut runtime = Runtime::default();
     for (index, layer) in message.layers.iter().enumerate() {
         let path = path.item("layers", index);
@@ -74,7 +79,7 @@ pub(super) fn compile(path: &Path, message: &LayeredRuntime) -> Result<Runtime, 
                 }
                 let path = path.field("rtds_config");
                 let config = layer.rtds_config.as_ref().ok_or_else(|| path.missing())?;
-                let source = Source::read(&path, Some(config))?;
+                let source = Source::read(&path, Some(config), ResourceType::Runtime, servers)?;
                 runtime.patience = runtime.patience.and(Patience::read(&path, Some(config))?);
                 read.key = Some(source.key(&layer.name));
                 runtime.resources.push((layer.name.clone(), source));
@@ -134,7 +139,9 @@ mod tests {
         let message: weft_xds::pb::envoy::config::bootstrap::v3::Bootstrap =
             any::unpack(&any).expect("a bootstrap");
         let runtime = message.layered_runtime.expect("there");
-        compile(&Path::root("layered_runtime"), &runtime).expect_err("refused").to_string()
+        compile(&Path::root("layered_runtime"), &runtime, &Servers::default())
+            .expect_err("refused")
+            .to_string()
     }
 
     #[test]

@@ -5,13 +5,16 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use weft_xds::pb::envoy::{
-    config::route::v3::{ScopedRouteConfiguration, scoped_route_configuration::key::fragment},
-    extensions::filters::network::http_connection_manager::v3::{
-        ScopedRoutes as Proto,
-        scoped_routes::{
-            ConfigSpecifier,
-            scope_key_builder::fragment_builder::{self, header_value_extractor::ExtractType},
+use weft_xds::{
+    ResourceType,
+    pb::envoy::{
+        config::route::v3::{ScopedRouteConfiguration, scoped_route_configuration::key::fragment},
+        extensions::filters::network::http_connection_manager::v3::{
+            ScopedRoutes as Proto,
+            scoped_routes::{
+                ConfigSpecifier,
+                scope_key_builder::fragment_builder::{self, header_value_extractor::ExtractType},
+            },
         },
     },
 };
@@ -62,7 +65,12 @@ pub(super) fn compile(path: &Path, message: &Proto, names: &mut Names) -> Result
     }
     let builder = extractors(&path.field("scope_key_builder"), message)?;
     let rds_path = path.field("rds_config_source");
-    let rds = Source::read(&rds_path, message.rds_config_source.as_ref())?;
+    let rds = Source::read(
+        &rds_path,
+        message.rds_config_source.as_ref(),
+        ResourceType::RouteConfiguration,
+        &names.servers,
+    )?;
     let patience = Patience::read(&rds_path, message.rds_config_source.as_ref())?;
     let scopes = Arc::new(Scopes::default());
     match message.config_specifier.as_ref().ok_or_else(|| path.field("scoped_rds").missing())? {
@@ -95,7 +103,8 @@ pub(super) fn compile(path: &Path, message: &Proto, names: &mut Names) -> Result
             unsupported!(path, scoped; srds_resources_locator);
             let path = path.field("scoped_rds_config_source");
             let config = scoped.scoped_rds_config_source.as_ref().ok_or_else(|| path.missing())?;
-            let from = Source::read(&path, Some(config))?;
+            let from =
+                Source::read(&path, Some(config), ResourceType::ScopedRouteConfiguration, &names.servers)?;
             let tables = &mut names.scopes;
             tables.forget_unused();
             if tables.from.as_ref().is_some_and(|other| *other != from) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use weft_xds::{
-    any,
+    ResourceType, any,
     json::{self, Format},
     pb::envoy::{
         config::core::v3::{DataSource, config_source::ConfigSourceSpecifier, data_source::Specifier},
@@ -24,15 +24,23 @@ use weft_xds::{
     },
 };
 
-use super::{ConfigError, Path, source::Patience, tls, unsupported, value};
+use super::{
+    ConfigError, Path,
+    servers::{ServerSource, Servers},
+    source::{Patience, Source},
+    tls, unsupported, value,
+};
 use crate::tls::{ClientTls, ServerTls, client::ClientSettings, material::Material, server::ServerSettings};
 
 /// All secrets that are known, and who uses them.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
-    /// From the bootstrap and from the server, by name.
+    /// From the bootstrap and from servers, by what each is known by: its name, and its source if that is not ADS.
     known: HashMap<String, Secret>,
     fixed: HashSet<String>,
+    /// Where those come from that come from servers that are asked for nothing else, and the name there.
+    from_servers: HashMap<String, (ServerSource, String)>,
+    servers: Arc<Servers>,
     users: Vec<User>,
     /// How long the secrets of the contexts that were added since this was last taken are waited for.
     patience: Patience,
@@ -45,7 +53,7 @@ pub(crate) struct Secrets {
 struct User {
     path: Path,
     context: Context,
-    /// Names that the server is to give.
+    /// Keys of what servers are to give.
     wanted: BTreeSet<String>,
 }
 
@@ -74,7 +82,9 @@ struct Stamp {
 pub(super) struct Lookup<'s> {
     known: &'s HashMap<String, Secret>,
     fixed: &'s HashSet<String>,
+    servers: &'s Servers,
     wanted: BTreeSet<String>,
+    from_servers: HashMap<String, (ServerSource, String)>,
     watched: BTreeSet<PathBuf>,
     patience: Patience,
     /// Whether we are inside of a secret that was delivered: its files are watched without being asked.
@@ -94,9 +104,14 @@ impl Secrets {
         Ok(())
     }
 
-    /// Takes over a secret from the server: all contexts that use it change, or none.
-    pub(crate) fn set(&mut self, path: &Path, secret: Secret) -> Result<(), ConfigError> {
-        let name = secret.name.clone();
+    /// Makes known where secrets may come from.
+    pub(super) fn set_servers(&mut self, servers: &Arc<Servers>) {
+        self.servers = Arc::clone(servers);
+    }
+
+    /// Takes over a secret from a server: all contexts that use it change, or none.
+    pub(crate) fn set(&mut self, path: &Path, key: &str, secret: Secret) -> Result<(), ConfigError> {
+        let name = key.to_owned();
         if self.fixed.contains(&name) {
             return Err(path.field("name").error(format!("{name:?} is a static secret")));
         }
@@ -137,13 +152,25 @@ impl Secrets {
         Ok(client)
     }
 
-    /// Secrets that the server gave.
+    /// Secrets that came over ADS.
     pub(crate) fn given(&self) -> impl Iterator<Item = &Secret> {
-        self.known.values().filter(|secret| !self.fixed.contains(&secret.name))
+        let given = |key: &String| !self.fixed.contains(key) && !self.from_servers.contains_key(key);
+        self.known.iter().filter(move |(key, _)| given(key)).map(|(_, secret)| secret)
     }
 
-    /// Names that the server is to give.
+    /// Names that are to come over ADS.
     pub(crate) fn wanted(&self) -> BTreeSet<String> {
+        let mut keys = self.wanted_keys();
+        keys.retain(|key| !self.from_servers.contains_key(key));
+        keys
+    }
+
+    /// Names that come from servers that are asked for nothing else.
+    pub(crate) fn wanted_from_servers(&self) -> BTreeSet<(ServerSource, String)> {
+        self.wanted_keys().iter().filter_map(|key| self.from_servers.get(key).cloned()).collect()
+    }
+
+    fn wanted_keys(&self) -> BTreeSet<String> {
         self.users.iter().filter(|user| user.context.is_used()).flat_map(|user| user.wanted.clone()).collect()
     }
 
@@ -160,7 +187,8 @@ impl Secrets {
     /// Drops what nothing uses any more.
     pub(crate) fn forget_unused(&mut self) {
         self.users.retain(|user| user.context.is_used());
-        let wanted = self.wanted();
+        let wanted = self.wanted_keys();
+        self.from_servers.retain(|key, _| wanted.contains(key));
         let fixed = &self.fixed;
         self.known.retain(|name, _| fixed.contains(name) || wanted.contains(name));
         if self.users.is_empty() {
@@ -192,9 +220,10 @@ impl Secrets {
 
     fn add(&mut self, path: &Path, context: Context) -> Result<(), ConfigError> {
         let mut user = User { path: path.clone(), context, wanted: BTreeSet::new() };
-        let mut lookup = Lookup::new(&self.known, &self.fixed);
+        let mut lookup = Lookup::new(&self.known, &self.fixed, &self.servers);
         let compiled = user.compile(&mut lookup)?;
         user.wanted = lookup.wanted;
+        self.from_servers.extend(lookup.from_servers);
         self.patience = self.patience.and(lookup.patience);
         for file in lookup.watched {
             let stamp = Stamp::of(&file);
@@ -208,9 +237,10 @@ impl Secrets {
     fn compile(&mut self, affected: impl Fn(&User) -> bool) -> Result<Vec<Compiled>, ConfigError> {
         let mut all = Vec::new();
         for user in self.users.iter_mut().filter(|user| affected(user)) {
-            let mut lookup = Lookup::new(&self.known, &self.fixed);
+            let mut lookup = Lookup::new(&self.known, &self.fixed, &self.servers);
             all.extend(user.compile(&mut lookup)?);
             user.wanted.append(&mut lookup.wanted);
+            self.from_servers.extend(lookup.from_servers);
             for file in lookup.watched {
                 let stamp = Stamp::of(&file);
                 self.watched.entry(file).or_insert(stamp);
@@ -267,11 +297,13 @@ impl Context {
 // === impl Lookup ===
 
 impl<'s> Lookup<'s> {
-    fn new(known: &'s HashMap<String, Secret>, fixed: &'s HashSet<String>) -> Self {
+    fn new(known: &'s HashMap<String, Secret>, fixed: &'s HashSet<String>, servers: &'s Servers) -> Self {
         Self {
             known,
             fixed,
+            servers,
             wanted: BTreeSet::new(),
+            from_servers: HashMap::new(),
             watched: BTreeSet::new(),
             patience: Patience::default(),
             delivered: false,
@@ -298,8 +330,21 @@ impl<'s> Lookup<'s> {
             Some(Some(ConfigSourceSpecifier::PathConfigSource(source))) => {
                 Some(self.in_file(&path.field("sds_config.path_config_source"), &source.path, name)?)
             }
+            Some(Some(ConfigSourceSpecifier::ApiConfigSource(server))) => {
+                let path = path.field("sds_config");
+                let server = ServerSource::read(&path.field("api_config_source"), server, self.servers)?;
+                server.check(&path, ResourceType::Secret)?;
+                self.patience = self.patience.and(Patience::read(&path, source)?);
+                let key = Source::Server(server.clone()).key(name);
+                self.wanted.insert(key.clone());
+                let found = self.known.get(&key).cloned();
+                self.from_servers.insert(key, (server, name.clone()));
+                found
+            }
             Some(_) => {
-                return Err(path.field("sds_config").error("only ads and path_config_source are supported"));
+                return Err(path
+                    .field("sds_config")
+                    .error("only ads, api_config_source and path_config_source are supported"));
             }
         };
         self.delivered = source.is_some();

@@ -2,11 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use weft_xds::pb::envoy::config::core::v3::{
-    ConfigSource, PathConfigSource, config_source::ConfigSourceSpecifier,
+use weft_xds::{
+    ResourceType,
+    name::ResourceName,
+    pb::envoy::config::core::v3::{ConfigSource, PathConfigSource, config_source::ConfigSourceSpecifier},
 };
 
-use super::{ConfigError, Path, unsupported, value};
+use super::{
+    ConfigError, Path,
+    servers::{ServerSource, Servers},
+    unsupported, value,
+};
 
 /// Where a resource comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +22,8 @@ pub(crate) enum Source {
     Ads,
     /// A file that holds what a server would send.
     File(FileSource),
+    /// A server that is asked for this type alone.
+    Server(ServerSource),
 }
 
 /// A file that is read again when it, or what it stands in, is moved into place.
@@ -64,8 +72,13 @@ impl Default for Patience {
 // === impl Source ===
 
 impl Source {
-    /// Reads a source that is there or, as far as we are asked, ADS.
-    pub(crate) fn read(path: &Path, message: Option<&ConfigSource>) -> Result<Self, ConfigError> {
+    /// Reads a source of this type that is there or, as far as we are asked, ADS.
+    pub(crate) fn read(
+        path: &Path,
+        message: Option<&ConfigSource>,
+        type_: ResourceType,
+        servers: &Servers,
+    ) -> Result<Self, ConfigError> {
         let Some(message) = message else { return Ok(Self::Ads) };
         unsupported!(path, message; authorities);
         match &message.config_source_specifier {
@@ -79,17 +92,39 @@ impl Source {
                 let file = PathConfigSource { path: file.clone(), ..PathConfigSource::default() };
                 FileSource::read(path, &file).map(Self::File)
             }
-            Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
-                Err(path.field("api_config_source").error("only ads and path_config_source are supported"))
+            Some(ConfigSourceSpecifier::ApiConfigSource(server)) => {
+                let source = ServerSource::read(&path.field("api_config_source"), server, servers)?;
+                source.check(path, type_)?;
+                Ok(Self::Server(source))
             }
         }
     }
 
-    /// What a resource is known by here: two files may hold different ones of one name.
+    /// The same for the resource of this name, which may say itself who has it (`xdstp`).
+    pub(crate) fn of(
+        path: &Path,
+        name: (&str, &str),
+        source: (&str, Option<&ConfigSource>),
+        type_: ResourceType,
+        servers: &Servers,
+    ) -> Result<Self, ConfigError> {
+        if ResourceName::is_structured(name.1) {
+            return servers.authority(&path.field(name.0), name.1, type_);
+        }
+        Self::read(&path.field(source.0), source.1, type_, servers)
+    }
+
+    /// Whether it is a server, on one stream or another.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self, Self::Ads | Self::Server(_))
+    }
+
+    /// What a resource is known by here: two sources may have different ones of one name.
     pub(crate) fn key(&self, name: &str) -> String {
         match self {
             Self::Ads => name.to_owned(),
             Self::File(file) => format!("{name} in {}", file.path.display()),
+            Self::Server(server) => format!("{name} from {}", server.label()),
         }
     }
 }

@@ -11,6 +11,7 @@ mod given;
 mod references;
 mod runtime;
 mod scopes;
+mod servers;
 mod updates;
 mod warming;
 
@@ -81,6 +82,8 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     /// Told when files may be named that were not, or no longer.
     pub(crate) references: Arc<Notify>,
+    /// The same for servers that are asked for one type.
+    pub(crate) servers_changed: Arc<Notify>,
     /// Told when files changed what an xDS server has to give.
     pub(crate) wanted_changed: Arc<Notify>,
     /// Where what a server gave is kept.
@@ -150,6 +153,7 @@ impl State {
             updates: Updates::default(),
             ledger: Ledger::default(),
             references: Arc::default(),
+            servers_changed: Arc::default(),
             wanted_changed: Arc::default(),
             last_good: None,
             draining: false,
@@ -295,8 +299,8 @@ impl State {
         Ok(())
     }
 
-    fn set_secret(&mut self, path: &Path, message: Secret) -> Result<(), ConfigError> {
-        self.names.secrets.set(path, message)?;
+    fn set_secret(&mut self, path: &Path, key: &str, message: Secret) -> Result<(), ConfigError> {
+        self.names.secrets.set(path, key, message)?;
         self.settle();
         Ok(())
     }
@@ -471,7 +475,7 @@ impl State {
                 ResourceType::RouteConfiguration => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_routes(&path, &resource.name, message)),
                 ResourceType::Secret => unpack(&path, any::unpack(&resource.body))
-                    .and_then(|message| self.set_secret(&path, message)),
+                    .and_then(|message| self.set_secret(&path, &resource.name, message)),
                 ResourceType::Runtime => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_runtime(&path, &resource.name, message)),
                 ResourceType::ExtensionConfig => unpack(&path, any::unpack(&resource.body))
@@ -504,6 +508,7 @@ impl State {
         self.shared.registry.forget_unused();
         self.forget_unasked();
         self.references.notify_one();
+        self.servers_changed.notify_one();
         if let Some(last_good) = &self.last_good {
             last_good.changed(type_);
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use weft_xds::{
-    any,
+    ResourceType, any,
     pb::{
         envoy::{
             config::{core::v3::ExtensionConfigSource, route::v3::FilterConfig},
@@ -141,7 +141,8 @@ fn discovered(
 ) -> Result<Discovered, ConfigError> {
     let source_path = path.field("config_source");
     let config = message.config_source.as_ref().ok_or_else(|| source_path.missing())?;
-    let source = Source::read(&source_path, Some(config))?;
+    let source =
+        Source::read(&source_path, Some(config), ResourceType::ExtensionConfig, &inputs.names.servers)?;
     if message.type_urls.is_empty() {
         return Err(path.field("type_urls").missing());
     }

@@ -8,6 +8,8 @@ mod control;
 mod lifetimes;
 mod lost;
 mod ordinary;
+mod polled;
+mod single;
 
 use std::net::SocketAddr;
 
@@ -97,13 +99,23 @@ async fn arrive(upstream: &Upstream, count: usize) -> anyhow::Result<()> {
     .await
 }
 
+/// Where everything comes from if nothing else is said.
+fn ads() -> Value {
+    json!({"ads": {}, "resource_api_version": "V3"})
+}
+
 fn cluster(name: &str) -> Value {
+    cluster_from(name, &ads())
+}
+
+/// A cluster whose endpoints come from `source`.
+fn cluster_from(name: &str, source: &Value) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
         "type": "EDS",
         "connect_timeout": "5s",
-        "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+        "eds_cluster_config": {"eds_config": source},
     })
 }
 
@@ -118,10 +130,15 @@ fn endpoints(name: &str, addresses: &[SocketAddr]) -> Value {
 }
 
 fn listener(name: &str) -> Value {
+    listener_from(name, &ads())
+}
+
+/// A listener whose routes come from `source`.
+fn listener_from(name: &str, source: &Value) -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "rds": {"route_config_name": name, "config_source": {"ads": {}, "resource_api_version": "V3"}},
+        "rds": {"route_config_name": name, "config_source": source},
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},

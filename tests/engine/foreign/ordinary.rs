@@ -14,6 +14,10 @@ async fn a_control_plane_that_is_not_ours_drives_the_proxy() -> anyhow::Result<(
         let mut driven = Driven::start(variant).await?;
         let first = driven.control.first_request().await?;
         ensure!(first["node"]["id"] == "test" && first["type"] == "cds", "{first}");
+        let features = first["node"]["client_features"].to_string();
+        ensure!(features.contains("xds.config.supports-resource-ttl"), "{first}");
+        ensure!(!features.contains("overprovisioning"), "{first}");
+        ensure!(first["node"]["user_agent_name"] == "weft-proxy", "{first}");
         driven.add_other("2").await?;
         driven.route_to_other("2").await?;
         // The first endpoint of the first cluster goes after it.

@@ -230,15 +230,19 @@ impl SnapshotCache {
     ///
     /// `None` if it is not connected or did not ask for the resource.
     pub fn is_acknowledged(&self, proxy_id: &str, type_: ResourceType, name: &str) -> Option<bool> {
-        let (stream, (current, _)) = {
+        let (streams, (current, _)) = {
             let proxies = self.inner.proxies.lock();
-            let stream = proxies.by_id.get(proxy_id)?.streams.last()?.clone();
-            (stream, self.current(&proxies, proxy_id)?)
+            let streams = proxies.by_id.get(proxy_id)?.streams.clone();
+            (streams, self.current(&proxies, proxy_id)?)
         };
-        let mut state = stream.state.lock();
-        // The stream's task may not have seen the newest snapshot yet.
-        state.session.set_snapshot(Arc::new(current));
-        state.session.is_acknowledged(type_, name)
+        let current = Arc::new(current);
+        // Each type may have a stream of its own: the newest on which it was asked for tells.
+        streams.iter().rev().find_map(|stream| {
+            let mut state = stream.state.lock();
+            // The stream's task may not have seen the newest snapshot yet.
+            state.session.set_snapshot(Arc::clone(&current));
+            state.session.is_acknowledged(type_, name)
+        })
     }
 
     /// The proxies with an open stream.

