@@ -85,7 +85,16 @@ fn every_rule_of_xds_has_tests_for_both_ends_or_says_that_it_is_not_supported() 
     let (_, part) = readme.split_once("## The xDS protocol").expect("there is the section");
     let (part, _) = part.split_once("\n## ").expect("it is not the last");
     let mut sources = String::new();
-    for folder in ["proxy/src", "proxy/tests", "proxy/kit/src", "xds/src", "xds/tests"] {
+    for folder in [
+        "proxy/src",
+        "proxy/tests",
+        "proxy/kit/src",
+        "xds/src",
+        "xds/tests",
+        "tests/engine",
+        "control/mesh/src",
+        "control/mesh/tests",
+    ] {
         read_all(&root().join(folder), &mut sources);
     }
     let rules: Vec<_> = rows(part).into_iter().filter(|(rule, _)| *rule != "rule").collect();
