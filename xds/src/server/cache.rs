@@ -43,6 +43,9 @@ pub trait ProxyObserver: Send + Sync {
 
     /// The proxy acknowledged or refused something; [`SnapshotCache::status`] has the details.
     fn answered(&self, _proxy_id: &str, _type_: ResourceType) {}
+
+    /// The proxy refused something; told after [`answered`](Self::answered).
+    fn refused(&self, _proxy_id: &str, _type_: ResourceType) {}
 }
 
 /// What one proxy is to know.
@@ -438,6 +441,7 @@ impl ProxyStream {
                 metrics.answered(type_, Answer::Nack);
                 tracing::warn!(proxy, %type_, version = %refusal.version, reason = refusal.message, "refused");
                 self.cache.inner.tell(|observer| observer.answered(proxy, type_));
+                self.cache.inner.tell(|observer| observer.refused(proxy, type_));
             }
             Handled::UnknownType(type_url) => {
                 tracing::debug!(proxy, type_url, "asked for a type that is not served")

@@ -18,7 +18,7 @@ mod findings;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -55,11 +55,20 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Between two rounds of writes, and before what failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Proxies that answered or went. Cheap to tell from any task.
+/// Proxies that refused something, and what they did after that. Cheap to tell from any task: what the others answer, a
+/// thousand of them to each change, is of no interest.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    proxies: Mutex<BTreeSet<String>>,
+    proxies: Mutex<Told>,
     told: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Against whom something is held.
+    held: HashSet<String>,
+    /// Who is to be looked at.
+    news: BTreeSet<String>,
 }
 
 /// Keeps the conditions; see the [module](self).
@@ -88,9 +97,29 @@ struct Work {
 // === impl Answers ===
 
 impl Answers {
-    fn tell(&self, proxy: &str) {
-        self.proxies.lock().insert(proxy.to_owned());
+    /// The proxy is to be looked at, and from now on whenever it answers.
+    fn hold(&self, proxy: &str) {
+        let mut told = self.proxies.lock();
+        told.held.insert(proxy.to_owned());
+        told.news.insert(proxy.to_owned());
         self.told.notify_one();
+    }
+
+    /// The proxy is to be looked at if something is held against it.
+    fn tell(&self, proxy: &str) {
+        let mut told = self.proxies.lock();
+        if told.held.contains(proxy) {
+            told.news.insert(proxy.to_owned());
+            self.told.notify_one();
+        }
+    }
+
+    /// Nothing is held against the proxy any more, unless it refused something since it was looked at.
+    fn release(&self, proxy: &str) {
+        let mut told = self.proxies.lock();
+        if !told.news.contains(proxy) {
+            told.held.remove(proxy);
+        }
     }
 }
 
@@ -101,6 +130,10 @@ impl ProxyObserver for Answers {
 
     fn answered(&self, proxy_id: &str, _: ResourceType) {
         self.tell(proxy_id);
+    }
+
+    fn refused(&self, proxy_id: &str, _: ResourceType) {
+        self.hold(proxy_id);
     }
 }
 
@@ -153,8 +186,8 @@ impl Keeper {
                 continue;
             }
             work.dirty.extend(work.findings.services(&state));
-            let answered = std::mem::take(&mut *self.answers.proxies.lock());
-            work.proxies(answered, &state);
+            let news = std::mem::take(&mut self.answers.proxies.lock().news);
+            work.proxies(news, &self.answers, &state);
             if doubt_until.is_some_and(|until| Instant::now() >= until) {
                 doubt_until = None;
                 work.dirty.extend(work.open.iter().cloned());
@@ -188,10 +221,10 @@ async fn open_conditions(client: &Client) -> Result<BTreeSet<ServiceId>, kube::E
 
 impl Work {
     /// Looks at how the proxies are now that answered or went, and at those that went long ago.
-    fn proxies(&mut self, mut answered: BTreeSet<String>, state: &MeshState) {
+    fn proxies(&mut self, mut news: BTreeSet<String>, answers: &Answers, state: &MeshState) {
         let now = Instant::now();
-        answered.extend(self.gone.iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()));
-        for id in answered {
+        news.extend(self.gone.iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()));
+        for id in news {
             match self.cache.summary(&id) {
                 Some(books) => {
                     self.gone.remove(&id);
@@ -211,6 +244,9 @@ impl Work {
                     }
                 }
                 None => {}
+            }
+            if !self.findings.has(&id) {
+                answers.release(&id);
             }
         }
     }
