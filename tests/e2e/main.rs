@@ -12,5 +12,6 @@ mod docker_capture;
 mod echo;
 mod kubectl_and_python;
 mod prometheus_reads;
+mod proxies_and_propagation;
 mod rollout_under_load;
 mod scaling_through_both;

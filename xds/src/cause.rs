@@ -5,7 +5,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::pb::{envoy::config::core::v3::Metadata, google::protobuf::value::Kind};
+use crate::pb::{
+    envoy::config::core::v3::Metadata,
+    google::protobuf::{Struct, Value, value::Kind},
+};
 
 /// Whose metadata it is.
 const NAMESPACE: &str = "weft.dev";
@@ -13,9 +16,7 @@ const NAMESPACE: &str = "weft.dev";
 const FIELD: &str = "caused_at";
 
 /// As it travels.
-#[cfg(test)]
 pub(crate) fn to_metadata(at: SystemTime) -> Metadata {
-    use crate::pb::google::protobuf::{Struct, Value};
     // A clock before 1970 is not worth more than a wrong time.
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let value = Value { kind: Some(Kind::NumberValue(seconds)) };
@@ -37,7 +38,6 @@ pub(crate) fn from_metadata(metadata: &Metadata) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::google::protobuf::Value;
 
     #[test]
     fn a_time_survives_the_way_and_nonsense_is_no_time() {

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::SystemTime,
 };
 
 use weft_api::mesh::{MAX_SERVICE_PORTS, outbound_port};
@@ -81,7 +82,8 @@ impl Catalog {
         let before = self.state.clone();
         // Endpoints are looked at first: what changes with the service too is then built with the new ones.
         for (id, _, now) in differences(&before.endpoints, &state.endpoints) {
-            self.rebuild_endpoints(id, now, &mut changes);
+            let caused_at = state.recent.get(id).copied();
+            self.rebuild_endpoints(id, now, caused_at, &mut changes);
         }
         for (id, old, now) in differences(&before.services, &state.services) {
             if old.is_some()
@@ -145,13 +147,14 @@ impl Catalog {
             }
         }
         self.services.insert(service.id.clone(), Entry { service: service.clone(), endpoints: None, ports });
-        self.rebuild_endpoints(&service.id, endpoints, changes);
+        self.rebuild_endpoints(&service.id, endpoints, None, changes);
     }
 
     fn rebuild_endpoints(
         &mut self,
         id: &ServiceId,
         endpoints: Option<&Arc<EndpointSet>>,
+        caused_at: Option<SystemTime>,
         changes: &mut Changes,
     ) {
         let Some(entry) = self.services.get_mut(id) else { return };
@@ -162,7 +165,7 @@ impl Catalog {
             let assignment =
                 pack(&endpoints::assignment(&name, &entry.service, port, endpoints.map(Arc::as_ref)));
             // What changed may not matter to anybody: an endpoint that is not ready yet, say.
-            let resource = Arc::new(VersionedResource::new(&name, &assignment));
+            let resource = Arc::new(VersionedResource::caused(&name, &assignment, caused_at));
             changes.endpoints |= self.resources.get_mut(ResourceType::ClusterLoadAssignment).insert(resource);
         }
     }

@@ -1,5 +1,7 @@
 //! One resource, as it is sent.
 
+use std::time::SystemTime;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::{
     Message as _,
@@ -8,7 +10,7 @@ use prost::{
 
 use super::Version;
 use crate::{
-    any,
+    any, cause,
     pb::{
         envoy::{config::cluster::v3::Cluster, service::discovery::v3::Resource},
         google::protobuf::Any,
@@ -42,8 +44,19 @@ pub struct VersionedResource {
 impl VersionedResource {
     /// Encodes a resource and gives it its version.
     pub fn new(name: &str, body: &Any) -> Self {
+        Self::caused(name, body, None)
+    }
+
+    /// The same of a change that is known to have been caused `at` a time. It travels with the resource and is no part
+    /// of its content: what is equal but for it is not sent for it.
+    pub fn caused(name: &str, body: &Any, at: Option<SystemTime>) -> Self {
         let version = Version::of_body(body);
-        let head = Resource { name: name.to_owned(), version: version.to_string(), ..Default::default() };
+        let head = Resource {
+            name: name.to_owned(),
+            version: version.to_string(),
+            metadata: at.map(cause::to_metadata),
+            ..Default::default()
+        };
         let length = body.encoded_len();
         let mut wrapped = BytesMut::with_capacity(head.encoded_len() + length + 16);
         // Writing to memory that grows does not fail.
@@ -79,7 +92,9 @@ impl VersionedResource {
 
     /// Whether name and body are equal.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.version == other.version && self.wrapped == other.wrapped
+        self.version == other.version
+            && self.name == other.name
+            && self.encoded_body() == other.encoded_body()
     }
 
     /// Digest of name and version.
@@ -111,5 +126,18 @@ mod tests {
         assert_eq!((wrapped.name, wrapped.version), ("web".to_owned(), resource.version.to_string()));
         assert_eq!(Any::decode(resource.encoded_body()).expect("a body"), body);
         assert_eq!(resource.body(), body);
+    }
+
+    #[test]
+    fn when_a_change_was_caused_travels_and_is_no_change() {
+        let body = any::pack(&Cluster { name: "web".into(), ..Default::default() });
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+        let (resource, caused) =
+            (VersionedResource::new("web", &body), VersionedResource::caused("web", &body, Some(at)));
+        assert!(resource.is_same(&caused) && resource.version == caused.version);
+        assert_eq!(caused.encoded_body(), resource.encoded_body());
+        let wrapped = Resource::decode(caused.encoded_resource()).expect("a resource");
+        assert_eq!(wrapped.metadata.as_ref().and_then(cause::from_metadata), Some(at));
+        assert_eq!(wrapped.resource, Some(body));
     }
 }
