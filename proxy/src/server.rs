@@ -19,8 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weft_xds::{
-    Rejected, ResourceType, ResourceUpdate, Subscriptions,
-    client::{ClientConfig, ConfigSink},
+    FEATURE_ON_DEMAND, Rejected, ResourceType, ResourceUpdate, Subscriptions,
+    client::{ClientConfig, ConfigSink, Protocol},
     load::ReportConfig,
     pb::envoy::config::bootstrap::v3::Bootstrap,
     transport::{self, BoxFuture, Connection, Secure},
@@ -36,7 +36,7 @@ use crate::{
         last_good::{self, LastGood},
         servers::ServerRef,
         source::Source,
-        state::{State, Which},
+        state::{State, Which, on_demand},
     },
     load::Loads,
     overload::tidy,
@@ -306,6 +306,9 @@ impl Server {
             let mut config = ClientConfig::new(server.address.clone(), settings.node.clone());
             config.secure = secured(&self.state, server);
             config.protocol = *protocol;
+            if *protocol == Protocol::Delta {
+                config.node.client_features.push(FEATURE_ON_DEMAND.to_owned());
+            }
             config.wanted_changed = Arc::clone(&self.state.lock().wanted_changed);
             let last_good = self.state.lock().last_good.clone();
             if let Some(last_good) = &last_good {
@@ -319,6 +322,9 @@ impl Server {
         let tls = Box::new(move |server: &ServerRef| secured(&state, server));
         let sources = Sources::new(Arc::clone(&self.state), settings.node.clone(), tls);
         self.background.spawn(sources.run());
+        if let Some(asks) = self.shared.asks.take() {
+            self.background.spawn(on_demand::run(Arc::clone(&self.state), asks));
+        }
         self.background.spawn(tidy::run());
         let state = Arc::clone(&self.state);
         self.background.spawn(async move {
@@ -328,6 +334,7 @@ impl Server {
                 let mut state = state.lock();
                 state.refresh_files();
                 state.stop_waiting();
+                state.drop_idle();
             }
         });
         if let Some(server) = &settings.load_reports {

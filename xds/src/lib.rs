@@ -32,3 +32,7 @@ pub mod transport;
 pub use envoy_types::pb;
 
 pub use crate::resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions};
+
+/// A client feature: the client asks for listeners by the address that a connection was going to, and for the clusters
+/// that they name, so that it need not be told all of them.
+pub const FEATURE_ON_DEMAND: &str = "weft.dev/on-demand-listeners";

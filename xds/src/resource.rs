@@ -73,6 +73,10 @@ pub struct Subscriptions {
     pub all_clusters: bool,
     /// All listeners that the server has for this proxy.
     pub all_listeners: bool,
+    /// Names of clusters beside all of them: those that a server gives only to who asks.
+    pub clusters: BTreeSet<String>,
+    /// The same of listeners.
+    pub listeners: BTreeSet<String>,
     /// Names of `ClusterLoadAssignment`s.
     pub endpoints: BTreeSet<String>,
     /// Names of `RouteConfiguration`s.
@@ -231,7 +235,9 @@ impl Subscriptions {
     /// The names that are wanted of a type; `None` for types that are not asked for by name.
     pub fn names(&self, type_: ResourceType) -> Option<&BTreeSet<String>> {
         match type_ {
-            ResourceType::Cluster | ResourceType::Listener | ResourceType::ScopedRouteConfiguration => None,
+            ResourceType::ScopedRouteConfiguration => None,
+            ResourceType::Cluster => Some(&self.clusters),
+            ResourceType::Listener => Some(&self.listeners),
             ResourceType::ClusterLoadAssignment => Some(&self.endpoints),
             ResourceType::RouteConfiguration => Some(&self.routes),
             ResourceType::Secret => Some(&self.secrets),
@@ -248,6 +254,8 @@ impl Default for Subscriptions {
         Self {
             all_clusters: true,
             all_listeners: true,
+            clusters: BTreeSet::new(),
+            listeners: BTreeSet::new(),
             endpoints: BTreeSet::new(),
             routes: BTreeSet::new(),
             secrets: BTreeSet::new(),

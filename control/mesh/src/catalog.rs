@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
     time::SystemTime,
 };
@@ -40,7 +40,7 @@ pub struct Catalog {
 /// A port of a service that proxies carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundPort {
-    /// Of its cluster, its route, its listener and its statistics.
+    /// Of its cluster, its route, its listener at a proxy's own address, and its statistics.
     pub name: String,
     /// The virtual address of the service.
     pub address: Ipv4Addr,
@@ -71,6 +71,16 @@ struct Entry {
     service: Arc<Service>,
     endpoints: Option<Arc<EndpointSet>>,
     ports: Vec<OutboundPort>,
+}
+
+// === impl OutboundPort ===
+
+impl OutboundPort {
+    /// Where callers connect to, which is also the name of the listener for captured connections: a proxy that knows
+    /// nothing but where a connection was going can ask for it.
+    pub fn destination(&self) -> String {
+        SocketAddrV4::new(self.address, self.port).to_string()
+    }
 }
 
 // === impl Catalog ===
@@ -139,9 +149,10 @@ impl Catalog {
             let OutboundPort { name, address, protocol, .. } = port;
             self.put(ResourceType::Cluster, name, &pack(&cluster::service(name, *protocol, &policy)));
             let address = (*address).into();
-            let captured =
+            let mut captured =
                 listener::captured_port(name, Direction::Outbound, address, port.port, *protocol, name);
-            self.put(ResourceType::Listener, name, &pack(&captured));
+            captured.name = port.destination();
+            self.put(ResourceType::Listener, &captured.name, &pack(&captured));
             if *protocol != AppProtocol::Tcp {
                 self.put(ResourceType::RouteConfiguration, name, &pack(&route::service(name, &policy)));
             }
@@ -180,6 +191,7 @@ impl Catalog {
             for type_ in ResourceType::ALL {
                 self.resources.get_mut(type_).remove(&port.name);
             }
+            self.resources.get_mut(ResourceType::Listener).remove(&port.destination());
         }
         forget_inbound(&mut self.inbound, entry, changes);
     }

@@ -7,7 +7,10 @@ use weft_api::mesh::{
     ParseTrafficModeError, ProxyId, TrafficMode,
 };
 use weft_discovery::model::PodId;
-use weft_xds::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind};
+use weft_xds::{
+    FEATURE_ON_DEMAND,
+    pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind},
+};
 
 /// A proxy, as it introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum ProxyProfile {
         pod: PodId,
         /// The address of the pod, if the proxy told it.
         address: Option<IpAddr>,
+        /// Whether it asks for a service when it is first called, and needs to know no other.
+        on_demand: bool,
     },
     /// A sidecar that is called at its own address.
     Addressed {
@@ -73,7 +78,10 @@ impl ProxyProfile {
         let mode = metadata(node, METADATA_TRAFFIC).ok_or(ProfileError::NoMode)?;
         let address = address(node, METADATA_POD_IP)?;
         Ok(match mode.parse().map_err(ProfileError::Mode)? {
-            TrafficMode::Redirect => Self::Redirected { pod, address },
+            TrafficMode::Redirect => {
+                let on_demand = node.client_features.iter().any(|feature| feature == FEATURE_ON_DEMAND);
+                Self::Redirected { pod, address, on_demand }
+            }
             TrafficMode::Addressed => {
                 let listen = self::address(node, METADATA_SIDECAR_ADDRESS)?;
                 Self::Addressed { pod, listen, workload: address }
@@ -136,8 +144,12 @@ mod tests {
                 "sidecar~default~web-1",
                 &[(METADATA_TRAFFIC, "redirect"), (METADATA_POD_IP, "127.64.0.2")]
             ),
-            ProxyProfile::Redirected { pod: pod.clone(), address }
+            ProxyProfile::Redirected { pod: pod.clone(), address, on_demand: false }
         );
+        let mut asks = node("sidecar~default~web-1", &[(METADATA_TRAFFIC, "redirect")]);
+        asks.client_features.push(FEATURE_ON_DEMAND.to_owned());
+        let asks = ProxyProfile::from_node(&asks).unwrap();
+        assert_eq!(asks, ProxyProfile::Redirected { pod: pod.clone(), address: None, on_demand: true });
         assert_eq!(
             profile(
                 "sidecar~default~web-1",

@@ -42,6 +42,11 @@ const SHARED_BY_CAPTURING: &[ResourceType] = &[
     ResourceType::RouteConfiguration,
 ];
 
+/// Of one that asks for a service when it is first called: what it asks for by name anyhow, and what it does not.
+const SHARED_ON_DEMAND: &[ResourceType] =
+    &[ResourceType::ClusterLoadAssignment, ResourceType::RouteConfiguration];
+const ON_REQUEST: &[ResourceType] = &[ResourceType::Cluster, ResourceType::Listener];
+
 /// What belongs to one proxy alone, apart from what the catalog shares among all.
 ///
 /// It changes with the proxy's own pod and, for those that are called at their own address, with services; not with
@@ -49,7 +54,19 @@ const SHARED_BY_CAPTURING: &[ResourceType] = &[
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Own {
     layer: Layer,
-    captures: bool,
+    outbound: Outbound,
+}
+
+/// How a proxy gets what its workload sends, and so what it gets of what all share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Outbound {
+    /// At an address of its own, with a listener for each service.
+    #[default]
+    Addressed,
+    /// By capture, knowing all services.
+    Captured,
+    /// By capture, asking for a service when it is first called.
+    OnDemand,
 }
 
 // === impl Own ===
@@ -78,10 +95,10 @@ impl Own {
                     own.outbound(catalog, listen, &taken);
                 }
             }
-            ProxyProfile::Redirected { pod, address } => {
+            ProxyProfile::Redirected { pod, address, on_demand } => {
                 let address = address.or(catalog.state().pods.get(pod).and_then(|pod| pod.address));
+                own.outbound = if *on_demand { Outbound::OnDemand } else { Outbound::Captured };
                 own.captured(address, catalog.inbound_ports(pod));
-                own.captures = true;
             }
         }
         own
@@ -89,8 +106,12 @@ impl Own {
 
     /// As it is given to the server.
     pub fn to_server(&self) -> server::Own {
-        let shares = if self.captures { SHARED_BY_CAPTURING } else { SHARED };
-        server::Own { layer: self.layer.clone(), shares }
+        let (shares, on_request) = match self.outbound {
+            Outbound::Addressed => (SHARED, &[][..]),
+            Outbound::Captured => (SHARED_BY_CAPTURING, &[][..]),
+            Outbound::OnDemand => (SHARED_ON_DEMAND, ON_REQUEST),
+        };
+        server::Own { layer: self.layer.clone(), shares, on_request }
     }
 
     fn put(&mut self, type_: ResourceType, name: &str, body: &Any) {
@@ -130,7 +151,11 @@ impl Own {
 
     /// The listeners of captured connections; those of the workload's ports once its address is known.
     fn captured(&mut self, workload: Option<IpAddr>, ports: BTreeMap<u16, AppProtocol>) {
-        let outbound = listener::capture(OUTBOUND, Direction::Outbound, OUTBOUND_CAPTURE_PORT, PASSTHROUGH);
+        let mut outbound =
+            listener::capture(OUTBOUND, Direction::Outbound, OUTBOUND_CAPTURE_PORT, PASSTHROUGH);
+        if self.outbound == Outbound::OnDemand {
+            outbound.metadata = Some(listener::on_demand());
+        }
         let inbound = listener::capture(INBOUND, Direction::Inbound, INBOUND_CAPTURE_PORT, INBOUND);
         for listener in [outbound, inbound] {
             self.put(ResourceType::Listener, &listener.name, &pack(&listener));

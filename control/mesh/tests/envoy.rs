@@ -209,7 +209,9 @@ async fn envoy_as_sidecar_of_either_kind_accepts_everything() {
 
     let redirect = json!({ "weft.traffic": "redirect", "weft.pod_ip": "127.0.0.1" });
     let _redirected = Envoy::start("sidecar~default~client", redirect, ads);
-    let listeners = ["inbound", "outbound", "web.default:80", "web.default:81", "web.default:82"];
+    let at = |port: u16| format!("{cluster_ip}:{port}");
+    let (http, grpc, raw) = (at(80), at(81), at(82));
+    let listeners = ["inbound", "outbound", &http, &grpc, &raw];
     acknowledged(&mesh, "sidecar~default~client", ResourceType::Listener, &listeners).await;
     let clusters = ["inbound", "passthrough", "web.default:80", "web.default:81", "web.default:82"];
     acknowledged(&mesh, "sidecar~default~client", ResourceType::Cluster, &clusters).await;

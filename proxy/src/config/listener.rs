@@ -14,8 +14,8 @@ use weft_xds::{
 };
 
 use super::{
-    ConfigError, Path, chain_match, listener_filter, names::Names, network_filter, tls::HANDSHAKE_TIMEOUT,
-    unsupported, value,
+    ConfigError, Path, chain_match, listener_filter, names::Names, network_filter, on_demand,
+    tls::HANDSHAKE_TIMEOUT, unsupported, value,
 };
 use crate::{
     listener::{FilterChain, Listener},
@@ -73,6 +73,7 @@ pub(crate) fn compile(
         address,
         bind_to_port: message.bind_to_port.as_ref().is_none_or(|value| value.value),
         use_original_dst,
+        on_demand: on_demand::settings(path, message)?,
         gate: shared.runtime.gate(&message.name),
         global_gate: (!message.ignore_global_conn_limit).then(|| shared.runtime.global_gate()),
         filters: listener_filter::compile(path, message, use_original_dst, needs_hello, shared)?,

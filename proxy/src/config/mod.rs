@@ -28,6 +28,7 @@ pub(crate) mod matcher;
 pub(crate) mod metadata;
 pub(crate) mod names;
 mod network_filter;
+mod on_demand;
 mod outlier;
 pub(crate) mod overload;
 pub(crate) mod rate_limit;

@@ -44,6 +44,8 @@ pub(crate) struct Names {
     pub(crate) directory: Arc<Directory>,
     /// Route tables that were asked for by name since this was last emptied.
     pub(super) asked_routes: BTreeSet<String>,
+    /// The same of clusters.
+    pub(super) asked_clusters: BTreeSet<String>,
     /// How long they are waited for.
     pub(crate) patience: Patience,
 }
@@ -67,6 +69,7 @@ impl Names {
             counters,
             directory: Arc::default(),
             asked_routes: BTreeSet::new(),
+            asked_clusters: BTreeSet::new(),
             patience: Patience::default(),
         }
     }
@@ -87,6 +90,7 @@ impl Names {
         if !self.required.contains(name) {
             self.required.insert(name.to_owned());
         }
+        self.asked_clusters.insert(name.to_owned());
         self.cluster_if_any(name)
     }
 

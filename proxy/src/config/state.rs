@@ -8,6 +8,7 @@
 
 mod extensions;
 mod given;
+pub(crate) mod on_demand;
 mod references;
 mod runtime;
 mod scopes;
@@ -38,7 +39,7 @@ use weft_xds::{
 };
 
 pub(crate) use self::updates::Updates;
-use self::{runtime::Layers, warming::Warming};
+use self::{on_demand::OnDemand, runtime::Layers, warming::Warming};
 use super::{
     ConfigError, Path, cluster, endpoint,
     extensions::Asked,
@@ -65,6 +66,10 @@ pub(crate) struct State {
     pub(crate) listeners: BTreeMap<String, ListenerEntry>,
     pub(crate) routes: BTreeMap<String, RouteConfiguration>,
     pub(crate) scopes: BTreeMap<String, ScopedRouteConfiguration>,
+    /// The clusters that each of `routes` names.
+    route_clusters: BTreeMap<String, BTreeSet<String>>,
+    /// Listeners that are asked for by the address that connections go to.
+    on_demand: OnDemand,
     pub(crate) endpoints: BTreeMap<String, ClusterLoadAssignment>,
     /// Layers of runtime values that resources fill.
     pub(crate) runtime_layers: Layers,
@@ -125,6 +130,8 @@ pub(crate) struct ListenerEntry {
     extensions: Asked,
     /// Whether it has a route table for each scope.
     scoped: bool,
+    /// Named by the listener itself, not by its route tables.
+    clusters: BTreeSet<String>,
 }
 
 // === impl State ===
@@ -142,6 +149,8 @@ impl State {
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
             scopes: BTreeMap::new(),
+            route_clusters: BTreeMap::new(),
+            on_demand: OnDemand::default(),
             endpoints: BTreeMap::new(),
             runtime_layers: Layers::default(),
             clusters_from: None,
@@ -234,10 +243,12 @@ impl State {
         self.names.asked_routes.clear();
         self.names.extensions.asked = Asked::default();
         self.names.scopes.asked = false;
+        self.names.asked_clusters.clear();
         self.names.patience = self.names.secrets.take_patience();
         let compiled = Arc::new(listener::compile(path, &message, &self.shared, &mut self.names)?);
         let routes = std::mem::take(&mut self.names.asked_routes);
         let extensions = std::mem::take(&mut self.names.extensions.asked);
+        let clusters = std::mem::take(&mut self.names.asked_clusters);
         let scoped = std::mem::take(&mut self.names.scopes.asked);
         let patience = std::mem::take(&mut self.names.patience).and(self.names.secrets.take_patience());
         let warming = Warming::new(patience);
@@ -279,6 +290,7 @@ impl State {
                 routes,
                 extensions,
                 scoped,
+                clusters,
             },
         );
         if scoped {
@@ -292,7 +304,9 @@ impl State {
         if self.routes.get(key) == Some(&message) {
             return Ok(());
         }
+        self.names.asked_clusters.clear();
         let table = route::compile(path, &message, &mut self.names)?;
+        self.route_clusters.insert(key.to_owned(), std::mem::take(&mut self.names.asked_clusters));
         self.names.known_route(key.to_owned()).set(Some(Arc::new(table)));
         self.routes.insert(key.to_owned(), message);
         self.settle();
@@ -496,6 +510,9 @@ impl State {
             }
         }
         for name in update.removed {
+            if type_ == ResourceType::Listener {
+                self.on_demand.absent(&name);
+            }
             self.remove(type_, &name);
             self.ledger.removed(type_, &name);
         }
@@ -507,6 +524,7 @@ impl State {
         self.names.forget_unused();
         self.shared.registry.forget_unused();
         self.forget_unasked();
+        self.answer_asks();
         self.references.notify_one();
         self.servers_changed.notify_one();
         if let Some(last_good) = &self.last_good {

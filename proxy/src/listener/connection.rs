@@ -121,7 +121,7 @@ async fn begin(
         return None;
     }
     if let Some(address) = facts.original.filter(|_| counted.listener.use_original_dst)
-        && let Some(listener) = hand_over(&worker, address)
+        && let Some(listener) = hand_over(&worker, address, &counted.listener).await
     {
         timer = worker.timers.register(drains(&listener));
         counted = Counted::new(listener, worker.index);
@@ -232,8 +232,19 @@ fn agreed(cx: &Context) -> Option<bool> {
     }
 }
 
+/// The listener at an address; one that is not known is asked for, if `from` says so.
+async fn hand_over(worker: &Worker, address: SocketAddr, from: &Listener) -> Option<Arc<Listener>> {
+    match (known(worker, address), &from.on_demand) {
+        (None, Some(settings)) => {
+            worker.shared.asks.ask(address, settings).await;
+            known(worker, address)
+        }
+        (listener, _) => listener,
+    }
+}
+
 /// The listener at an address, or at its port on every address, as Envoy looks it up.
-fn hand_over(worker: &Worker, address: SocketAddr) -> Option<Arc<Listener>> {
+fn known(worker: &Worker, address: SocketAddr) -> Option<Arc<Listener>> {
     let listeners = worker.shared.by_address.load();
     let any = if address.is_ipv4() {
         SocketAddr::from(([0, 0, 0, 0], address.port()))

@@ -7,6 +7,7 @@ pub(crate) mod filter;
 pub(crate) mod hello;
 pub(crate) mod limit;
 pub(crate) mod matching;
+pub(crate) mod on_demand;
 mod original_dst;
 pub(crate) mod proxy_protocol;
 mod secure;
@@ -25,6 +26,7 @@ use crate::{
         filter::ListenerFilter,
         limit::{ConnectionLimit, Gate},
         matching::ChainMatch,
+        on_demand::OnDemandSettings,
     },
     metrics::{ListenerCells, PerWorker},
     tcp::TcpProxy,
@@ -42,6 +44,8 @@ pub(crate) struct Listener {
     pub(crate) bind_to_port: bool,
     /// Hand connections to the listener at their original destination, if there is one.
     pub(crate) use_original_dst: bool,
+    /// Ask for the listener there if it is not known.
+    pub(crate) on_demand: Option<OnDemandSettings>,
     /// What looks at connections before their chain is chosen, in order.
     pub(crate) filters: Vec<ListenerFilter>,
     /// How many connections it may have.

@@ -29,7 +29,7 @@ use crate::{
     balance::Random,
     cluster::local::LocalCluster,
     http::h2::Lanes,
-    listener::ListenerSlot,
+    listener::{ListenerSlot, on_demand::Asks},
     metrics::Registry,
     overload::Overload,
     pool::Pools,
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) failing: AtomicBool,
     /// Listeners by address, for connections that are handed over by their original destination.
     pub(crate) by_address: ArcSwap<HashMap<SocketAddr, Arc<ListenerSlot>>>,
+    /// For listeners that are not known yet.
+    pub(crate) asks: Asks,
     /// Panics that data threads survived.
     pub(crate) caught_panics: Arc<AtomicU64>,
     pub(crate) log_stats: Arc<LogStats>,
@@ -92,6 +94,7 @@ impl Shared {
             upkeeps: Upkeeps::default(),
             failing: AtomicBool::new(false),
             by_address: ArcSwap::default(),
+            asks: Asks::default(),
             caught_panics: Arc::default(),
             log_stats: Arc::default(),
             overload: Overload::default(),

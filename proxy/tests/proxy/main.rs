@@ -32,6 +32,7 @@ mod last_good;
 mod listeners;
 mod mirrors;
 mod network_rbac;
+mod on_demand;
 mod overload;
 mod proxy_protocol;
 mod ratelimit;

@@ -157,7 +157,7 @@ mod tests {
             layer.get_mut(ResourceType::Cluster).insert(Arc::new(resource));
         }
         let mut session = ServerSession::new(Variant::Delta);
-        session.set_snapshot(Arc::new(VersionedSnapshot::layered(&layer, &Layer::default(), &[])));
+        session.set_snapshot(Arc::new(VersionedSnapshot::layered(&layer, &Layer::default(), &[], &[])));
         session.delta_request(DeltaDiscoveryRequest {
             type_url: ResourceType::Cluster.type_url().into(),
             ..Default::default()

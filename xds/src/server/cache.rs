@@ -55,6 +55,8 @@ pub struct Own {
     pub layer: Layer,
     /// The types of which it also gets what all share. Where both have a name, the proxy's own counts.
     pub shares: &'static [ResourceType],
+    /// The types of which it gets what it names of that, and nothing for asking for everything.
+    pub on_request: &'static [ResourceType],
 }
 
 #[derive(Default)]
@@ -130,7 +132,7 @@ impl SnapshotCache {
     /// Replaces what a proxy is to know; what differs from before is pushed at once. It shares nothing with others.
     pub fn set(&self, proxy_id: &str, snapshot: Snapshot) {
         let previous = self.inner.proxies.lock().by_id.get(proxy_id).and_then(|proxy| proxy.own.clone());
-        let mut own = Own { layer: previous.map(|own| own.layer).unwrap_or_default(), shares: &[] };
+        let mut own = Own { layer: previous.map(|own| own.layer).unwrap_or_default(), ..Own::default() };
         // Compared and encoded outside the lock: others' snapshots must not wait for a large one.
         own.layer.replace(&snapshot);
         self.give(proxy_id, own);
@@ -324,7 +326,7 @@ impl SnapshotCache {
     /// With the generation that it is of.
     fn current(&self, proxies: &Proxies, proxy_id: &str) -> Option<(VersionedSnapshot, u64)> {
         let own = proxies.by_id.get(proxy_id)?.own.as_ref()?;
-        let snapshot = VersionedSnapshot::layered(&own.layer, &proxies.shared, own.shares);
+        let snapshot = VersionedSnapshot::layered(&own.layer, &proxies.shared, own.shares, own.on_request);
         Some((snapshot, self.inner.generation.load(Ordering::Acquire)))
     }
 }
@@ -348,7 +350,11 @@ impl Proxies {
             Some(proxy) => proxy,
             None => self.by_id.entry(proxy_id.to_owned()).or_default(),
         };
-        let same = |known: &Own| known.shares == own.shares && known.layer.is_same(&own.layer);
+        let same = |known: &Own| {
+            known.shares == own.shares
+                && known.on_request == own.on_request
+                && known.layer.is_same(&own.layer)
+        };
         if proxy.own.as_ref().is_some_and(same) {
             return Vec::new();
         }

@@ -106,6 +106,9 @@ struct HeldResource {
     expires: Option<Instant>,
 }
 
+/// The name that stands for everything.
+const WILDCARD: &str = "*";
+
 /// What was asked for of one type on this stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Asked {
@@ -171,6 +174,12 @@ impl Asked {
 
     fn covers(&self, name: &str) -> bool {
         self.all || self.names.contains(name)
+    }
+
+    /// The names as they are told, where none are needed to ask for everything.
+    fn spelled(&self) -> Vec<String> {
+        let everything = (self.all && !self.names.is_empty()).then(|| WILDCARD.to_owned());
+        everything.into_iter().chain(self.names.iter().cloned()).collect()
     }
 }
 

@@ -22,12 +22,15 @@ mod types;
 use std::sync::Arc;
 
 pub(crate) use self::outgoing::Encoding;
-use self::types::{Diff, TypeState};
 pub use self::{
     blame::RefusedVersion,
     outgoing::Outgoing,
     request::Handled,
     types::{Refusal, SyncState, TypeReport},
+};
+use self::{
+    subscription::Subscription,
+    types::{Diff, TypeState},
 };
 use super::{Name, VersionedResource, VersionedSnapshot};
 use crate::resource::ResourceType;
@@ -46,6 +49,8 @@ pub enum Variant {
 pub struct ServerSession {
     variant: Variant,
     /// `None` until there is one for this proxy: nothing is answered before.
+    given: Option<Arc<VersionedSnapshot>>,
+    /// The same with what the client named of its reserve.
     snapshot: Option<Arc<VersionedSnapshot>>,
     /// Indexed by type.
     types: [TypeState; ResourceType::ALL.len()],
@@ -58,7 +63,7 @@ pub struct ServerSession {
 impl ServerSession {
     /// A new stream on which nothing was said yet.
     pub fn new(variant: Variant) -> Self {
-        Self { variant, snapshot: None, types: Default::default(), responses: 0 }
+        Self { variant, given: None, snapshot: None, types: Default::default(), responses: 0 }
     }
 
     /// Replaces what the proxy is to know. [`next`](Self::next) then gives what to send.
@@ -68,7 +73,22 @@ impl ServerSession {
                 self.types[type_.index()].share_names(snapshot.get(type_));
             }
         }
-        self.snapshot = Some(snapshot);
+        self.given = Some(snapshot);
+        self.compose();
+    }
+
+    /// To be called whenever the snapshot or a subscription changed.
+    fn compose(&mut self) {
+        self.snapshot = self.given.as_ref().map(|given| {
+            if !given.has_reserve() {
+                return given.clone();
+            }
+            let names = |type_: ResourceType| {
+                let subscription = self.types[type_.index()].subscription.as_ref();
+                subscription.map(Subscription::all_names).unwrap_or_default()
+            };
+            Arc::new(given.with_named(names))
+        });
     }
 
     /// The next response to send, until there is none.

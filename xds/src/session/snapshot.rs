@@ -39,6 +39,8 @@ pub struct Layer {
 pub struct VersionedSnapshot {
     /// Indexed by type.
     types: [TypeSnapshot; ResourceType::ALL.len()],
+    /// What is there only for who names it, and not part of everything. Indexed by type.
+    reserve: [Resources; ResourceType::ALL.len()],
 }
 
 // === impl Version ===
@@ -158,16 +160,45 @@ impl VersionedSnapshot {
             own.types = ResourceType::ALL.map(|type_| previous.get(type_).own.clone());
         }
         own.replace(snapshot);
-        Self::layered(&own, &Layer::default(), &[])
+        Self::layered(&own, &Layer::default(), &[], &[])
     }
 
-    /// A proxy's own resources together with those of some types that it shares with others.
-    pub fn layered(own: &Layer, shared: &Layer, shares: &[ResourceType]) -> Self {
-        let of_type = |type_: ResourceType| TypeSnapshot {
-            own: own.get(type_).clone(),
-            shared: if shares.contains(&type_) { shared.get(type_).clone() } else { Resources::default() },
+    /// A proxy's own resources together with those of some types that it shares with others, and of some only what it
+    /// names (`on_request`).
+    pub fn layered(
+        own: &Layer,
+        shared: &Layer,
+        shares: &[ResourceType],
+        on_request: &[ResourceType],
+    ) -> Self {
+        let if_in = |types: &[ResourceType], type_: ResourceType| {
+            if types.contains(&type_) { shared.get(type_).clone() } else { Resources::default() }
         };
-        Self { types: ResourceType::ALL.map(of_type) }
+        let of_type =
+            |type_: ResourceType| TypeSnapshot { own: own.get(type_).clone(), shared: if_in(shares, type_) };
+        Self {
+            types: ResourceType::ALL.map(of_type),
+            reserve: ResourceType::ALL.map(|type_| if_in(on_request, type_)),
+        }
+    }
+
+    /// Whether there is anything that only those get who name it.
+    pub fn has_reserve(&self) -> bool {
+        self.reserve.iter().any(|reserve| !reserve.is_empty())
+    }
+
+    /// Together with what is named of the reserve.
+    pub(super) fn with_named<'n>(&self, names: impl Fn(ResourceType) -> &'n [Name]) -> Self {
+        let mut all = self.clone();
+        for (type_, reserve) in ResourceType::ALL.into_iter().zip(&self.reserve) {
+            if !reserve.is_empty() {
+                let shared = &mut all.types[type_.index()].shared;
+                for resource in names(type_).iter().filter_map(|name| reserve.get(name)) {
+                    shared.insert(resource.clone());
+                }
+            }
+        }
+        all
     }
 
     /// The resources of one type.
@@ -178,6 +209,7 @@ impl VersionedSnapshot {
     /// Whether nothing at all differs.
     pub fn is_same(&self, other: &Self) -> bool {
         ResourceType::ALL.into_iter().all(|type_| self.get(type_).is_same(other.get(type_)))
+            && self.reserve.iter().zip(&other.reserve).all(|(one, other)| one.is_same(other))
     }
 }
 
@@ -237,13 +269,13 @@ mod tests {
         let content = |snapshot: &VersionedSnapshot, name| {
             snapshot.get(ResourceType::Cluster).get(name).map(|found| found.body().value.clone())
         };
-        let hidden = VersionedSnapshot::layered(&one("a", "own"), &one("a", "shared"), shares);
+        let hidden = VersionedSnapshot::layered(&one("a", "own"), &one("a", "shared"), shares, &[]);
         assert_eq!(content(&hidden, "a"), Some("own".into()));
         assert_eq!(hidden.get(ResourceType::Cluster).iter().count(), 1);
-        let seen = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), shares);
+        let seen = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), shares, &[]);
         assert_eq!(content(&seen, "a"), Some("shared".into()));
         assert_eq!(hidden.get(ResourceType::Cluster).differing(seen.get(ResourceType::Cluster)), ["a"]);
-        let apart = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), &[]);
+        let apart = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), &[], &[]);
         assert_eq!(content(&apart, "a"), None);
     }
 

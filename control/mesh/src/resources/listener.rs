@@ -12,7 +12,7 @@ use weft_xds::{
     pb::{
         envoy::{
             config::{
-                core::v3::TrafficDirection,
+                core::v3::{Metadata, TrafficDirection},
                 listener::v3::{
                     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
                 },
@@ -32,7 +32,7 @@ use weft_xds::{
                 },
             },
         },
-        google::protobuf::Any,
+        google::protobuf::{Any, Struct, Value, value::Kind},
     },
 };
 
@@ -40,6 +40,9 @@ use super::{bool_value, duration, over_ads, socket_address};
 
 /// A client that says nothing for as long wants the server to speak first: its connection is opaque.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where in a listener's metadata the proxy looks, and for what.
+const NAMESPACE: &str = "weft.dev";
+const ON_DEMAND: &str = "on_demand_listeners";
 /// What the inspector calls HTTP.
 const HTTP_NAMES: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
@@ -120,6 +123,17 @@ pub fn capture(name: &str, direction: Direction, number: u16, cluster: &str) -> 
         use_original_dst: bool_value(true),
         ..port(name, direction, any, number, AppProtocol::Tcp, cluster)
     }
+}
+
+/// What a capturing listener says to have the listener of a service asked for when its address is first called, and
+/// given up when it was idle for long. Other proxies than ours read it over.
+pub fn on_demand() -> Metadata {
+    let ours = Struct { fields: [(ON_DEMAND.to_owned(), object(Struct::default()))].into() };
+    Metadata { filter_metadata: [(NAMESPACE.to_owned(), ours)].into(), ..Metadata::default() }
+}
+
+fn object(fields: Struct) -> Value {
+    Value { kind: Some(Kind::StructValue(fields)) }
 }
 
 fn chain(name: &str, filter: Filter) -> FilterChain {

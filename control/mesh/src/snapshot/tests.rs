@@ -22,7 +22,7 @@ fn web_1() -> PodId {
 
 fn given(catalog: &Catalog, profile: &ProxyProfile) -> Snapshot {
     let own = Own::new(catalog, profile).to_server();
-    let all = VersionedSnapshot::layered(&own.layer, catalog.resources(), own.shares);
+    let all = VersionedSnapshot::layered(&own.layer, catalog.resources(), own.shares, own.on_request);
     let mut snapshot = Snapshot::default();
     for type_ in ResourceType::ALL {
         for resource in all.get(type_).iter() {
@@ -74,7 +74,29 @@ fn an_addressed_sidecar_gets_what_the_golden_file_says() {
 
 #[test]
 fn a_redirected_sidecar_gets_what_the_golden_file_says() {
-    matches_golden("redirected", &ProxyProfile::Redirected { pod: web_1(), address: None });
+    matches_golden("redirected", &ProxyProfile::Redirected { pod: web_1(), address: None, on_demand: false });
+}
+
+#[test]
+fn a_sidecar_that_asks_gets_no_service_that_it_did_not_ask_for() {
+    let catalog = catalog();
+    let profile = ProxyProfile::Redirected { pod: web_1(), address: None, on_demand: true };
+    let snapshot = given(&catalog, &profile);
+    let names = |resources: &BTreeMap<String, Any>| resources.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&snapshot.clusters), ["inbound", "passthrough"]);
+    assert!(names(&snapshot.listeners).iter().all(|name| name == "outbound" || name.starts_with("inbound")));
+    let outbound = any_to_json(&snapshot.listeners["outbound"]).expect("a known type");
+    assert!(
+        outbound["metadata"]["filter_metadata"]["weft.dev"]["on_demand_listeners"].is_object(),
+        "{outbound}"
+    );
+    // All that it may ask for is there under the address that callers use.
+    let catalog = catalog.resources();
+    let listeners: Vec<_> = catalog.get(ResourceType::Listener).iter().collect();
+    assert!(!listeners.is_empty());
+    for listener in listeners {
+        listener.name.parse::<std::net::SocketAddr>().expect("an address");
+    }
 }
 
 #[test]
@@ -84,7 +106,7 @@ fn everything_that_is_referred_to_is_there() {
     for profile in [
         ProxyProfile::Gateway { listen: [127, 0, 0, 1].into() },
         ProxyProfile::Addressed { pod: web_1(), listen, workload: None },
-        ProxyProfile::Redirected { pod: web_1(), address: None },
+        ProxyProfile::Redirected { pod: web_1(), address: None, on_demand: false },
     ] {
         let snapshot = given(&catalog, &profile);
         let text = as_json(&snapshot).to_string();
@@ -108,7 +130,8 @@ fn a_sidecar_whose_addresses_are_not_known_yet_gets_no_listeners() {
     let profile = ProxyProfile::Addressed { pod: PodId::new("default", "new"), listen: None, workload: None };
     let snapshot = given(&catalog, &profile);
     assert!(snapshot.listeners.is_empty() && !snapshot.clusters.is_empty());
-    let profile = ProxyProfile::Redirected { pod: PodId::new("default", "new"), address: None };
+    let profile =
+        ProxyProfile::Redirected { pod: PodId::new("default", "new"), address: None, on_demand: false };
     let snapshot = given(&catalog, &profile);
     assert!(snapshot.listeners.contains_key("inbound") && !snapshot.listeners.contains_key("inbound:8080"));
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -141,10 +142,15 @@ impl Refusal {
     }
 }
 
-/// The service from which a resource was made: the names of all of them are `SERVICE.NAMESPACE:PORT`.
+/// The service from which a resource was made: its name is `SERVICE.NAMESPACE:PORT`, that of a listener for captured
+/// connections `ADDRESS:PORT`.
 fn service_of(resource: &str, state: &MeshState) -> Option<ServiceId> {
     let (service, port) = resource.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
+    if let Ok(address) = service.parse::<IpAddr>() {
+        let has_it = |service: &&Arc<Service>| service.virtual_addresses().contains(&address);
+        return state.services.values().find(has_it).map(|service| service.id.clone());
+    }
     let (name, namespace) = service.split_once('.')?;
     Some(ServiceId::new(namespace, name)).filter(|id| state.services.contains_key(id))
 }

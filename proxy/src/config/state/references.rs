@@ -37,9 +37,12 @@ impl State {
         let names = &self.names;
         let over_ads =
             |key: &String| !names.route_files.contains_key(key) && !names.route_servers.contains_key(key);
+        let (listeners, clusters) = self.wanted_on_demand();
         Subscriptions {
             all_clusters: self.clusters_from == Some(Source::Ads),
             all_listeners: self.listeners_from == Some(Source::Ads),
+            clusters,
+            listeners,
             endpoints: endpoints.collect(),
             routes: routes.filter(over_ads).collect(),
             secrets: self.names.secrets.wanted(),
@@ -134,5 +137,6 @@ impl State {
         };
         self.endpoints.retain(|key, _| stays(ResourceType::ClusterLoadAssignment, &endpoints, key));
         self.routes.retain(|key, _| stays(ResourceType::RouteConfiguration, &routes, key));
+        self.route_clusters.retain(|key, _| self.routes.contains_key(key));
     }
 }

@@ -6,10 +6,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weft_xds::{
+    ResourceType,
     json::any_from_json,
     load::{ClusterLoad, LoadSink, LrsService},
     pb::{envoy::config::core::v3::Node, google::protobuf::Any},
-    server::{Listener, Snapshot, SnapshotCache},
+    server::{Listener, Own, Snapshot, SnapshotCache},
+    session::Layer,
 };
 
 /// Nobody asks for load here.
@@ -40,6 +42,21 @@ impl Control {
         let lrs = LrsService::new(Arc::new(NoReports), Duration::from_secs(60), stop.clone());
         tokio::spawn(weft_xds::server::serve(Listener::Tcp(listener), ads, lrs, stop.clone()));
         Self { cache, address, _stop: stop.drop_guard() }
+    }
+
+    /// Gives the proxy what belongs to it, and what all share: of listeners and clusters only those that it names.
+    pub(crate) fn give_on_request(&self, own: &Snapshot, shared: &Snapshot) {
+        let layer = |snapshot| {
+            let mut layer = Layer::default();
+            layer.replace(snapshot);
+            layer
+        };
+        let own = Own {
+            layer: layer(own),
+            shares: &[ResourceType::ClusterLoadAssignment, ResourceType::RouteConfiguration],
+            on_request: &[ResourceType::Cluster, ResourceType::Listener],
+        };
+        self.cache.publish(layer(shared), [("p".to_owned(), own)]);
     }
 
     pub(crate) fn bootstrap(&self) -> String {

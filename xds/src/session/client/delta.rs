@@ -61,7 +61,7 @@ impl DeltaClient {
                     held.resources.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect();
                 let request = DeltaDiscoveryRequest {
                     type_url: type_.type_url().to_owned(),
-                    resource_names_subscribe: now.names.iter().cloned().collect(),
+                    resource_names_subscribe: now.spelled(),
                     initial_resource_versions: have,
                     ..Default::default()
                 };

@@ -64,7 +64,7 @@ impl SotwClient {
         DiscoveryRequest {
             type_url: type_.type_url().to_owned(),
             version_info: self.held[type_.index()].version.clone(),
-            resource_names: stream.asked.iter().flat_map(|asked| asked.names.iter().cloned()).collect(),
+            resource_names: stream.asked.as_ref().map(Asked::spelled).unwrap_or_default(),
             response_nonce: stream.nonce.clone(),
             error_detail,
             ..Default::default()

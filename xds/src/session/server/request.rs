@@ -59,6 +59,7 @@ impl ServerSession {
         let state = &mut self.types[type_.index()];
         state.subscribe(subscription);
         state.owed |= first;
+        self.compose();
         handled
     }
 
@@ -101,7 +102,7 @@ impl ServerSession {
         if !first {
             // To ask again for what one has means to have lost it.
             state.forget(&more);
-            state.forget(&less);
+            state.take_back(&less);
         }
         let named = (more.len(), less.len());
         more.retain(|name| name != WILDCARD);
@@ -118,6 +119,7 @@ impl ServerSession {
                 state.had(name, &version);
             }
         }
+        self.compose();
     }
 
     /// The names as they are remembered: shared with whoever knows them already.

@@ -323,6 +323,18 @@ impl TypeState {
         }
     }
 
+    /// The client no longer asks for these by name. Where it asks for everything, it has to be told whether they are
+    /// part of that: again what they are, or that they are gone.
+    pub(super) fn take_back(&mut self, names: &[Name]) {
+        for name in names {
+            if self.was_told(name) {
+                self.exceptions.insert(name.clone(), Told::Had(None));
+            } else if self.covers(name) {
+                self.exceptions.insert(name.clone(), Told::Absent);
+            }
+        }
+    }
+
     /// The client is told something of which it is not known yet whether it accepts it.
     fn doubt(&mut self, name: &Name, told: Option<Version>) {
         let has = self.acknowledged(name);

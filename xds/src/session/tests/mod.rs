@@ -2,6 +2,7 @@
 
 mod client;
 mod hostile;
+mod on_request;
 mod pair;
 mod server;
 
