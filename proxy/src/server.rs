@@ -23,7 +23,7 @@ use weft_xds::{
     client::{ClientConfig, ConfigSink, Protocol},
     load::ReportConfig,
     pb::envoy::config::bootstrap::v3::Bootstrap,
-    transport::{self, BoxFuture, Connection, Secure},
+    transport::{self, BoxFuture, CallMetadata, Connection, Secure},
 };
 
 pub use crate::worker::drain::{DrainPlan, DrainStrategy};
@@ -57,11 +57,19 @@ pub struct Options {
     pub command_line: BTreeMap<&'static str, String>,
     /// Directory that keeps what a control plane gave, to start from when it is away; nothing is kept without one.
     pub last_good: Option<PathBuf>,
+    /// File with a token that tells the control plane who this is.
+    pub xds_token: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: 1, drain: DrainPlan::default(), command_line: BTreeMap::new(), last_good: None }
+        Self {
+            concurrency: 1,
+            drain: DrainPlan::default(),
+            command_line: BTreeMap::new(),
+            last_good: None,
+            xds_token: None,
+        }
     }
 }
 
@@ -93,6 +101,7 @@ pub struct Server {
     admin_address: Option<SocketAddr>,
     drain_time: Duration,
     command_line: BTreeMap<&'static str, String>,
+    xds_token: Option<PathBuf>,
     workers: Vec<JoinHandle<()>>,
     background: JoinSet<()>,
     shutdown: CancellationToken,
@@ -168,6 +177,7 @@ impl Server {
             admin_address,
             drain_time: options.drain.time,
             command_line: options.command_line,
+            xds_token: options.xds_token,
             workers,
             background: JoinSet::new(),
             shutdown: CancellationToken::new(),
@@ -277,6 +287,11 @@ impl Server {
         }
     }
 
+    /// What the server is told with each stream.
+    fn metadata(&self, server: &ServerRef) -> CallMetadata {
+        server.metadata(self.xds_token.as_ref())
+    }
+
     fn start_background(
         &mut self,
         settings: &Settings,
@@ -305,6 +320,8 @@ impl Server {
         if let Some((server, protocol)) = &settings.ads {
             let mut config = ClientConfig::new(server.address.clone(), settings.node.clone());
             config.secure = secured(&self.state, server);
+            config.metadata = self.metadata(server);
+            (config.backoff_base, config.backoff_max) = server.backoff;
             config.protocol = *protocol;
             if *protocol == Protocol::Delta {
                 config.node.client_features.push(FEATURE_ON_DEMAND.to_owned());
@@ -320,7 +337,8 @@ impl Server {
         }
         let state = Arc::clone(&self.state);
         let tls = Box::new(move |server: &ServerRef| secured(&state, server));
-        let sources = Sources::new(Arc::clone(&self.state), settings.node.clone(), tls);
+        let (state, token) = (Arc::clone(&self.state), self.xds_token.clone());
+        let sources = Sources::new(state, settings.node.clone(), tls, token);
         self.background.spawn(sources.run());
         if let Some(asks) = self.shared.asks.take() {
             self.background.spawn(on_demand::run(Arc::clone(&self.state), asks));
@@ -340,6 +358,8 @@ impl Server {
         if let Some(server) = &settings.load_reports {
             let mut config = ReportConfig::new(server.address.clone(), settings.node.clone());
             config.secure = secured(&self.state, server);
+            config.metadata = self.metadata(server);
+            (config.backoff_base, config.backoff_max) = server.backoff;
             let loads = Loads::new(Arc::clone(&self.state));
             self.background.spawn(weft_xds::load::report(config, loads, self.shutdown.clone()));
         }

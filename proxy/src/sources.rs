@@ -2,7 +2,7 @@
 //!
 //! A session is started when something in force names its server, and ended when nothing does any more.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
@@ -28,6 +28,8 @@ pub(crate) struct Sources {
     state: Arc<Mutex<State>>,
     node: Node,
     tls: FindTls,
+    /// With which servers are told who asks.
+    token: Option<PathBuf>,
     sessions: BTreeMap<(ServerSource, ResourceType), Session>,
     tasks: JoinSet<()>,
 }
@@ -49,8 +51,8 @@ struct Sink {
 // === impl Sources ===
 
 impl Sources {
-    pub(crate) fn new(state: Arc<Mutex<State>>, node: Node, tls: FindTls) -> Self {
-        Self { state, node, tls, sessions: BTreeMap::new(), tasks: JoinSet::new() }
+    pub(crate) fn new(state: Arc<Mutex<State>>, node: Node, tls: FindTls, token: Option<PathBuf>) -> Self {
+        Self { state, node, tls, token, sessions: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Starts and ends sessions until it is dropped, which ends all of them.
@@ -93,6 +95,8 @@ impl Sources {
             Means::Stream(protocol) => {
                 let mut config = ClientConfig::new(address, self.node.clone());
                 config.secure = secure;
+                config.metadata = server.server.metadata(self.token.as_ref());
+                (config.backoff_base, config.backoff_max) = server.server.backoff;
                 config.protocol = protocol;
                 config.service = Service::Only(type_);
                 config.wanted_changed = Arc::clone(&wanted_changed);

@@ -6,10 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_api::mesh::outbound_port;
 use weft_tests::{
-    cluster::Cluster,
     kubectl::Kubectl,
     process::text,
     wait::{LONG, wait_for},
@@ -48,9 +47,15 @@ spec:
 
 /// Makes the Deployment and waits until its 10 replicas are available.
 pub(crate) async fn deploy(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let applied = kubectl.output_with_input(&["apply", "-f", "-"], MANIFEST).await?;
-    ensure!(applied.status.success(), "kubectl apply: {}", text(&applied));
+    apply(kubectl, MANIFEST).await?;
     settled(kubectl, 10).await.map(drop)
+}
+
+/// Makes what another manifest says.
+pub(crate) async fn apply(kubectl: &Kubectl, manifest: &str) -> anyhow::Result<()> {
+    let applied = kubectl.output_with_input(&["apply", "-f", "-"], manifest).await?;
+    ensure!(applied.status.success(), "kubectl apply: {}", text(&applied));
+    Ok(())
 }
 
 /// Changes the number of replicas, and does not wait.
@@ -83,10 +88,20 @@ pub(crate) async fn at(kubectl: &Kubectl, address: Ipv4Addr) -> anyhow::Result<S
     Ok(SocketAddr::from((address, outbound_port(ip, 0))).to_string())
 }
 
-/// Where the cluster's control service listens for proxies.
-pub(crate) fn control(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
-    let address = cluster.status("xds")?;
-    address.parse().with_context(|| format!("not an address: {address:?}"))
+/// The token that the API server gives for this TokenRequest of the service account `default`. (`kubectl create token` does
+/// the same, but not every kubectl has that.)
+pub(crate) async fn token(kubectl: &Kubectl, audience: &str, bound: &Value) -> anyhow::Result<String> {
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound},
+    });
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let answer =
+        kubectl.output_with_input(&["create", "--raw", path, "-f", "-"], &request.to_string()).await?;
+    ensure!(answer.status.success(), "no token: {}", text(&answer));
+    let answer: Value = serde_json::from_slice(&answer.stdout).context("the token came as no JSON")?;
+    answer["status"]["token"].as_str().map(str::to_owned).with_context(|| format!("no token in {answer}"))
 }
 
 fn is_ready(pod: &Value) -> bool {

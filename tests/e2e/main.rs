@@ -7,11 +7,14 @@
 mod acknowledged_writes;
 mod bad_input;
 mod control_killed;
+mod control_restarts;
 mod demo_start;
 mod docker_capture;
 mod echo;
+mod grpc_without_proxy;
 mod kubectl_and_python;
 mod prometheus_reads;
 mod proxies_and_propagation;
+mod proxy_tokens;
 mod rollout_under_load;
 mod scaling_through_both;

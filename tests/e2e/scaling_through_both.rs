@@ -13,7 +13,7 @@ use weft_tests::{
     proxy::Proxy,
     serial,
     wait::{self, LONG, wait_for},
-    xds_client::{Envoy, Protocol, find_envoy, gateway, own_address},
+    xds_client::{Control, Envoy, Protocol, find_envoy, gateway, own_address},
 };
 
 use crate::echo;
@@ -33,11 +33,11 @@ async fn envoy_and_weft_proxy_lose_nothing_while_a_deployment_scales() -> anyhow
     let kubectl = cluster.kubectl()?;
     echo::deploy(&kubectl).await?;
 
-    let control = echo::control(&cluster)?;
+    let control = Control::of(&cluster)?;
     let (delta, sotw, ours) = (own_address(0), own_address(1), own_address(2));
-    let envoy_delta = Envoy::start(&envoy, &gateway("envoy-delta", delta, control, Protocol::Delta)).await?;
-    let envoy_sotw = Envoy::start(&envoy, &gateway("envoy-sotw", sotw, control, Protocol::Sotw)).await?;
-    let proxy = Proxy::start(gateway("weft-proxy", ours, control, Protocol::Delta)).await?;
+    let envoy_delta = Envoy::start(&envoy, &gateway("envoy-delta", delta, &control, Protocol::Delta)).await?;
+    let envoy_sotw = Envoy::start(&envoy, &gateway("envoy-sotw", sotw, &control, Protocol::Sotw)).await?;
+    let proxy = Proxy::start(gateway("weft-proxy", ours, &control, Protocol::Delta)).await?;
     let mut loads = Vec::new();
     for (name, address) in [("Envoy, delta", delta), ("Envoy, SotW", sotw), ("weft-proxy", ours)] {
         loads.push((name, Load::start(&echo::at(&kubectl, address).await?, CALLERS, PERIOD)));

@@ -38,6 +38,8 @@ pub struct Cluster {
     runtime: Runtime,
     demo: bool,
     data_dir: PathBuf,
+    /// Filter of its logs, if it is not to be the default.
+    log: Option<String>,
     /// Processes of our programs that were there before this cluster: somebody else's.
     strangers: BTreeSet<u32>,
     running: Option<Up>,
@@ -56,7 +58,7 @@ struct Up {
 /// What the child printed so far.
 #[derive(Debug, Clone)]
 struct Output {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
     count: watch::Receiver<usize>,
 }
 
@@ -96,7 +98,14 @@ impl Cluster {
             tempfile::Builder::new().prefix("weft-test-").tempdir().context("no temporary directory")?;
         let data_dir = directory.path().canonicalize()?.join("data");
         let strangers = process::running(&programs()?);
-        Ok(Self { runtime, demo, data_dir, strangers, running: None, _directory: directory })
+        Ok(Self { runtime, demo, data_dir, log: None, strangers, running: None, _directory: directory })
+    }
+
+    /// With logs by this filter, from its next start.
+    #[must_use]
+    pub fn with_log(mut self, filter: &str) -> Self {
+        self.log = Some(filter.to_owned());
+        self
     }
 
     /// A fresh cluster that is up, demo included if asked for.
@@ -119,6 +128,9 @@ impl Cluster {
         }
         if self.demo {
             command.arg("--demo");
+        }
+        if let Some(filter) = &self.log {
+            command.args(["--log-level", filter]);
         }
         let started = Instant::now();
         let mut child = command
@@ -156,6 +168,12 @@ impl Cluster {
     /// Everything that `weft up` printed since its start.
     pub fn printed(&self) -> String {
         self.running.as_ref().map(|up| up.output.text()).unwrap_or_default()
+    }
+
+    /// The lines that contain `text`, with when each was read.
+    pub fn lines_with(&self, text: &str) -> Vec<(Instant, String)> {
+        let Some(up) = &self.running else { return Vec::new() };
+        up.output.lock().iter().filter(|(_, line)| line.contains(text)).cloned().collect()
     }
 
     /// The value after `key` in the status that `weft up` prints.
@@ -315,26 +333,26 @@ impl Output {
     }
 
     fn has_line(&self, start: &str) -> bool {
-        self.lock().iter().any(|line| line.starts_with(start))
+        self.lock().iter().any(|(_, line)| line.starts_with(start))
     }
 
     fn text(&self) -> String {
-        self.lock().iter().map(|line| format!("{line}\n")).collect()
+        self.lock().iter().map(|(_, line)| format!("{line}\n")).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, String)>> {
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 async fn copy_lines(
     stream: impl AsyncRead + Unpin,
-    into: Arc<Mutex<Vec<String>>>,
+    into: Arc<Mutex<Vec<(Instant, String)>>>,
     count: Arc<watch::Sender<usize>>,
 ) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        into.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+        into.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((Instant::now(), line));
         count.send_modify(|count| *count += 1);
     }
 }

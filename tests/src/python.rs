@@ -38,15 +38,30 @@ pub async fn find(module: &str) -> anyhow::Result<PathBuf> {
     Ok(python)
 }
 
+/// Where `tests/python/NAME` is.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)
+}
+
 // === impl Script ===
 
 impl Script {
     /// Starts `tests/python/NAME`.
     pub fn start(python: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name);
+        Self::start_with(python, name, arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_with(
+        python: &Path,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut child = Command::new(python)
-            .arg(script)
+            .arg(path(name))
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -14,9 +14,19 @@ use tokio::process::{Child, Command};
 
 use crate::{
     bootstrap::{http2_upstream, socket},
+    cluster::Cluster,
     http, process,
     wait::{LONG, wait_for},
 };
+
+/// Where a cluster's control service is, and what lets in there.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// A token that may be used for any proxy.
+    pub token: String,
+}
 
 /// Which variant of the protocol a client speaks, as `api_type` of a bootstrap has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +65,17 @@ pub fn own_address(number: u8) -> Ipv4Addr {
 
 /// The bootstrap of a gateway that listens at `listen` and asks the control service at `control`. The admin address is
 /// not in it: who starts the proxy adds one.
-pub fn gateway(name: &str, listen: Ipv4Addr, control: SocketAddr, protocol: Protocol) -> Value {
+pub fn gateway(name: &str, listen: Ipv4Addr, control: &Control, protocol: Protocol) -> Value {
     let api_type = match protocol {
         Protocol::Delta => "DELTA_GRPC",
         Protocol::Sotw => "GRPC",
     };
-    let services = json!([{"envoy_grpc": {"cluster_name": "control"}}]);
+    // As the node agent has it for its proxies.
+    let retry = json!({"retry_back_off": {"base_interval": "0.5s", "max_interval": "4s"}});
+    let services = json!([{
+        "envoy_grpc": {"cluster_name": "control", "retry_policy": retry},
+        "initial_metadata": [{"key": "authorization", "value": format!("Bearer {}", control.token)}],
+    }]);
     let over_ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     json!({
         "node": {
@@ -80,10 +95,25 @@ pub fn gateway(name: &str, listen: Ipv4Addr, control: SocketAddr, protocol: Prot
             "typed_extension_protocol_options": http2_upstream(json!({})),
             "load_assignment": {
                 "cluster_name": "control",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(control)}}]}],
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(control.address)}}]}],
             },
         }]},
     })
+}
+
+// === impl Control ===
+
+impl Control {
+    /// That of a cluster of `weft up`, with its administrator's token.
+    pub fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+        let address = cluster.status("xds")?;
+        let address = address.parse().with_context(|| format!("not an address: {address:?}"))?;
+        let tokens = cluster.data_dir().join("tokens.csv");
+        let tokens =
+            fs::read_to_string(&tokens).with_context(|| format!("cannot read {}", tokens.display()))?;
+        let token = tokens.split(',').next().unwrap_or_default().to_owned();
+        Ok(Self { address, token })
+    }
 }
 
 // === impl Envoy ===

@@ -23,7 +23,7 @@ use self::stream::{Delta, Dialect, Sotw, stream};
 use crate::{
     pb::envoy::config::core::v3::Node,
     session::client::{ClientSession, DeltaClient, Received, SotwClient},
-    transport::Secure,
+    transport::{CallMetadata, Secure},
 };
 pub use crate::{
     resource::{Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions},
@@ -60,6 +60,8 @@ pub struct ClientConfig {
     pub server: ServerAddress,
     /// Makes connections secure; they are in plain text without.
     pub secure: Option<Arc<dyn Secure>>,
+    /// Told with each stream: who we are, for the server to believe.
+    pub metadata: CallMetadata,
     /// Who asks; its `id` decides what the server answers.
     pub node: Node,
     /// Which variant to speak.
@@ -120,6 +122,7 @@ impl ClientConfig {
         Self {
             server,
             secure: None,
+            metadata: CallMetadata::default(),
             node,
             protocol: Protocol::default(),
             service: Service::default(),

@@ -9,7 +9,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::{AsciiMetadataKey, AsciiMetadataValue},
     transport::{Channel, Endpoint},
 };
 
@@ -52,6 +53,15 @@ pub enum Spoken {
 /// A connection, whatever it goes through.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
+/// What is told with every stream that is opened.
+#[derive(Debug, Clone, Default)]
+pub struct CallMetadata {
+    fields: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
+    /// A file with a token, which is told as `authorization: Bearer TOKEN`. It is read for each stream, so that it may
+    /// be replaced at any time.
+    pub token: Option<PathBuf>,
+}
+
 /// Why a text is no [`ServerAddress`].
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?} is not a server address; give host:port, http://host:port or unix:/path")]
@@ -72,6 +82,13 @@ pub(crate) enum StreamError {
     /// Nothing came while it was waited for.
     #[error("the server said nothing in time")]
     Silent,
+    /// There is no token to tell.
+    #[error("cannot read the token {}", path.display())]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// The server did not open the stream.
     #[error("the server refused the stream")]
     Open(#[source] Status),
@@ -151,6 +168,45 @@ pub(crate) async fn dial(
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
 
+// === impl CallMetadata ===
+
+impl CallMetadata {
+    /// Only a token, if there is a file with one.
+    pub fn with_token(token: Option<PathBuf>) -> Self {
+        Self { fields: Vec::new(), token }
+    }
+
+    /// Adds a field with a textual value; `false` if gRPC cannot carry it.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) -> bool {
+        match (AsciiMetadataKey::from_bytes(name), AsciiMetadataValue::try_from(value)) {
+            (Ok(name), Ok(mut value)) => {
+                // Such fields are tokens, mostly.
+                value.set_sensitive(true);
+                self.fields.push((name, value));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// `message` with all that is to be told.
+    pub(crate) fn request<M>(&self, message: M) -> Result<Request<M>, StreamError> {
+        let mut request = Request::new(message);
+        for (name, value) in &self.fields {
+            request.metadata_mut().append(name, value.clone());
+        }
+        if let Some(path) = &self.token {
+            let failed = |source| StreamError::Token { path: path.clone(), source };
+            let token = std::fs::read_to_string(path).map_err(failed)?;
+            let value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim()));
+            let mut value = value.map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
 // === impl ServerAddress ===
 
 impl FromStr for ServerAddress {
@@ -197,6 +253,26 @@ mod tests {
             "localhost:80".parse::<ServerAddress>().expect("valid").to_string(),
             "http://localhost:80"
         );
+    }
+
+    #[test]
+    fn a_token_is_read_when_it_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("token");
+        let mut metadata = CallMetadata { token: Some(path.clone()), ..CallMetadata::default() };
+        assert!(
+            metadata.push(b"x-team", b"mesh")
+                && !metadata.push(b"bad name", b"")
+                && !metadata.push(b"x", b"\n")
+        );
+        let error = metadata.request(()).expect_err("there is no file yet");
+        assert!(error.to_string().contains("token"), "{error}");
+        for token in ["one", "two"] {
+            std::fs::write(&path, format!("{token}\n")).expect("written");
+            let request = metadata.request(()).expect("a token");
+            assert_eq!(request.metadata().get("authorization").expect("told"), &format!("Bearer {token}"));
+            assert_eq!(request.metadata().get("x-team").expect("told"), "mesh");
+        }
     }
 
     #[test]

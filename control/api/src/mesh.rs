@@ -34,6 +34,12 @@ pub const METADATA_LISTEN_ADDRESS: &str = "weft.listen_address";
 /// xDS node metadata key: the cluster node on which the proxy runs.
 pub const METADATA_NODE: &str = "weft.node";
 
+/// The domain of the names under which gRPC clients find services: `SERVICE.NAMESPACE.svc.cluster.local`.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// The audience of the tokens with which proxies show the mesh control who they are.
+pub const XDS_AUDIENCE: &str = "weft-xds";
+
 /// Number of ports of one Service that can be given a distinct outbound port.
 pub const MAX_SERVICE_PORTS: usize = 8;
 
@@ -66,11 +72,18 @@ pub enum ProxyId {
         /// Name of the cluster node.
         node: String,
     },
+    /// A program that finds services with gRPC's own xDS resolver and has no proxy: `grpc~NAMESPACE~NAME`.
+    Grpc {
+        /// The namespace in which it looks names up that have none.
+        namespace: String,
+        /// The pod that it runs in, or anything that tells it apart.
+        name: String,
+    },
 }
 
 /// The text is not the id of a Weft proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("\"{0}\" is not a proxy id, expected sidecar~NAMESPACE~POD or gateway~~NODE")]
+#[error("\"{0}\" is not a proxy id, expected sidecar~NAMESPACE~POD, gateway~~NODE or grpc~NAMESPACE~NAME")]
 pub struct ParseProxyIdError(String);
 
 /// How traffic of the workload reaches its proxy.
@@ -94,6 +107,7 @@ impl fmt::Display for ProxyId {
         match self {
             Self::Sidecar { namespace, pod } => write!(f, "sidecar~{namespace}~{pod}"),
             Self::Gateway { node } => write!(f, "gateway~~{node}"),
+            Self::Grpc { namespace, name } => write!(f, "grpc~{namespace}~{name}"),
         }
     }
 }
@@ -106,6 +120,9 @@ impl FromStr for ProxyId {
         match parts.as_slice() {
             ["sidecar", namespace, pod] if !namespace.is_empty() && !pod.is_empty() => {
                 Ok(Self::Sidecar { namespace: (*namespace).into(), pod: (*pod).into() })
+            }
+            ["grpc", namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self::Grpc { namespace: (*namespace).into(), name: (*name).into() })
             }
             ["gateway", "", node] if !node.is_empty() => Ok(Self::Gateway { node: (*node).into() }),
             _ => Err(ParseProxyIdError(text.into())),
@@ -166,6 +183,7 @@ mod tests {
         for id in [
             ProxyId::Sidecar { namespace: "default".into(), pod: "web-1".into() },
             ProxyId::Gateway { node: "node-a".into() },
+            ProxyId::Grpc { namespace: "default".into(), name: "shop-7".into() },
         ] {
             assert_eq!(id.to_string().parse::<ProxyId>().unwrap(), id);
         }
@@ -173,9 +191,16 @@ mod tests {
 
     #[test]
     fn malformed_proxy_ids_are_rejected() {
-        for text in
-            ["", "sidecar", "sidecar~~web", "sidecar~a~b~c", "gateway~x~node", "gateway~~", "router~a~b"]
-        {
+        for text in [
+            "",
+            "sidecar",
+            "sidecar~~web",
+            "sidecar~a~b~c",
+            "gateway~x~node",
+            "gateway~~",
+            "grpc~~x",
+            "router~a~b",
+        ] {
             assert!(text.parse::<ProxyId>().is_err(), "{text}");
         }
     }

@@ -17,7 +17,9 @@ use crate::{
     admission::ServiceAddresses,
     aggregate::Aggregation,
     auth::{
-        Caller, Identity, authn,
+        Caller, Identity,
+        accounts::Accounts,
+        authn,
         authz::{self, Action, Decision},
         tokens::Tokens,
     },
@@ -46,6 +48,7 @@ pub(crate) struct App {
     pub(crate) storage: Storage,
     pub(crate) services: Arc<ServiceAddresses>,
     pub(crate) tokens: Tokens,
+    pub(crate) accounts: Accounts,
     pub(crate) metrics: Metrics,
     pub(crate) nodes: NodeClient,
     pub(crate) openapi: OpenApi,
@@ -80,7 +83,7 @@ impl App {
         request: Request<Body>,
         caller: &Caller,
     ) -> Result<Response<Body>, Status> {
-        let identity = authn::authenticate(caller, request.headers(), &self.tokens)?;
+        let identity = authn::authenticate(caller, request.headers(), &self.tokens, &self.accounts)?;
         let target = path::parse(request.uri().path())?;
         let Target::Resource(resource_path) = target else {
             return self.answer_path(request.into_parts().0, &identity, target).await;
@@ -113,7 +116,7 @@ impl App {
                 return Err(Status::method_not_allowed());
             }
             let (parts, body) = request.into_parts();
-            return handlers::review::create(review, &identity, &self.tokens, &parts.headers, body).await;
+            return handlers::review::create(review, &identity, self, &parts.headers, body).await;
         }
         let Some(resource) = registry::find(&path.group, &path.version, &path.resource) else {
             let aggregations = self.aggregations.load_full();

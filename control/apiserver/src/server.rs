@@ -16,7 +16,7 @@ use crate::{
     admission::ServiceAddresses,
     aggregate::{AggregatedResource, AggregatedService, Aggregation},
     app::{App, MAX_IN_FLIGHT},
-    auth::{Caller, Identity, tokens::Tokens},
+    auth::{Caller, Identity, accounts::Accounts, tokens::Tokens},
     bootstrap,
     config::Config,
     listener,
@@ -69,6 +69,8 @@ pub struct ApiServer {
     pki: Arc<ClusterPki>,
     address: SocketAddr,
     admin_kubeconfig: String,
+    /// What clients may call it.
+    names: Vec<String>,
     tasks: TaskTracker,
 }
 
@@ -80,6 +82,8 @@ pub async fn start(
 ) -> Result<ApiServer, StartError> {
     let pki = Arc::new(ClusterPki::open(&config.data_dir.join("pki")).map_err(StartError::Pki)?);
     let tokens = Tokens::open(&tokens_path(&config)).map_err(StartError::Tokens)?;
+    let accounts = config.data_dir.join("pki").join("service-accounts.key");
+    let accounts = Accounts::open(&accounts).map_err(StartError::Tokens)?;
     let tls = TlsAcceptor::from(tls::server_config(&pki, &names(&config)).map_err(StartError::Tls)?);
     let nodes = NodeClient::new(&pki, shutdown.clone()).map_err(StartError::Nodes)?;
     let metrics = Metrics::new().map_err(StartError::Metrics)?;
@@ -99,6 +103,7 @@ pub async fn start(
         storage: Storage { store, cache },
         services,
         tokens,
+        accounts,
         metrics,
         nodes,
         openapi: OpenApi::default(),
@@ -111,7 +116,7 @@ pub async fn start(
     tasks.spawn(listener::serve(app.clone(), listener, tls));
     tasks.close();
     tracing::info!(%address, "api server listens");
-    Ok(ApiServer { app, pki, address, admin_kubeconfig, tasks })
+    Ok(ApiServer { app, pki, address, admin_kubeconfig, names: names(&config), tasks })
 }
 
 // === impl ApiServer ===
@@ -144,6 +149,13 @@ impl ApiServer {
     /// The cluster's certificate authority.
     pub fn pki(&self) -> &ClusterPki {
         &self.pki
+    }
+
+    /// TLS with HTTP/2 for another server of this process, under the names of this one and `names`.
+    pub fn server_tls(&self, names: &[&str]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+        let mut all = self.names.clone();
+        all.extend(names.iter().map(|name| (*name).to_owned()));
+        tls::grpc_config(&self.pki, &all)
     }
 
     /// The registry whose content `/metrics` shows. The other parts of the process may register theirs.

@@ -29,6 +29,22 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// A gRPC server under `names`; who calls is told by other means than certificates.
+pub(crate) fn grpc_config(pki: &ClusterPki, names: &[String]) -> Result<Arc<ServerConfig>, TlsError> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (cert, key) = pki.issue_server(&names).map_err(TlsError::Pki)?;
+    let certificates = pki::certificates(&cert).map_err(TlsError::Pki)?;
+    let key = pki::private_key(&key).map_err(TlsError::Pki)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Tls)?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(TlsError::Tls)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// A server under `names` that verifies the certificates of clients which have one.
 pub(crate) fn server_config(pki: &ClusterPki, names: &[String]) -> Result<Arc<ServerConfig>, TlsError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -50,6 +50,8 @@ pub struct OutboundPort {
     pub addressed: Option<u16>,
     /// What is spoken.
     pub protocol: AppProtocol,
+    /// Whether it is the service's only one, and so need not be named.
+    pub only: bool,
 }
 
 /// What an update changed.
@@ -268,6 +270,7 @@ fn inbound_of(entry: &Entry) -> impl Iterator<Item = (PodId, u16, AppProtocol)> 
 
 fn outbound_ports(service: &Service) -> impl Iterator<Item = OutboundPort> {
     let address = virtual_address(service);
+    let only = carried(service).count() == 1;
     let of_port = move |(name, port): (String, &ServicePort)| {
         let address = address?;
         Some(OutboundPort {
@@ -276,6 +279,7 @@ fn outbound_ports(service: &Service) -> impl Iterator<Item = OutboundPort> {
             port: port.port,
             addressed: (port.index < MAX_SERVICE_PORTS).then(|| outbound_port(address, port.index)),
             protocol: port.app_protocol,
+            only,
         })
     };
     carried(service).filter_map(of_port)

@@ -17,6 +17,7 @@
 //! Architecture Invariant: the cluster is reached only through [`kube::Client`], so all of this also runs against a
 //! real Kubernetes cluster.
 
+mod admission;
 pub mod catalog;
 pub mod load;
 mod mesh;
@@ -30,6 +31,7 @@ pub mod resources;
 pub mod snapshot;
 mod status;
 mod telemetry;
+mod tls;
 mod warnings;
 
 pub use crate::{

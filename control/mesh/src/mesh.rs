@@ -1,6 +1,11 @@
 //! Puts the parts together.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use kube::Client;
 use prometheus::Registry;
@@ -9,16 +14,18 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use weft_discovery::{kubernetes, model::MeshState};
 use weft_kit::error::chain;
 use weft_xds::{
     load::LrsService,
-    server::{AdsService, Listener, SnapshotCache, serve},
+    server::{Admission, AdsService, Listener, SnapshotCache, serve_admitted},
 };
 
 use crate::{
+    admission::ByToken,
     catalog::Catalog,
     load::Loads,
     metrics_api::{self, AggregatedApi, MetricsService, Scraper},
@@ -26,6 +33,7 @@ use crate::{
     publisher::{Observer, Publisher},
     status::{Answers, Keeper},
     telemetry::Telemetry,
+    tls::Tls,
     warnings,
 };
 
@@ -34,6 +42,12 @@ use crate::{
 pub struct Config {
     /// Where proxies connect; port 0 for any.
     pub ads_listen: Vec<SocketAddr>,
+    /// Certificate and key of those addresses; without, only plain text is spoken.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Beside loopback, the addresses of ours at which plain text is spoken too: those of networks within this machine.
+    pub plain_text: Vec<IpAddr>,
+    /// Whether a proxy must prove who it is, with a token that the API server believes.
+    pub tokens: bool,
     /// How often proxies report their load.
     pub load_interval: Duration,
     /// Where its metrics are registered.
@@ -111,13 +125,23 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
 
     let mut tasks = JoinSet::new();
     tasks.spawn(publisher.run(shutdown.clone()));
-    tasks.spawn(reports.run(client, shutdown.clone()));
+    tasks.spawn(reports.run(client.clone(), shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(scraper.run(shutdown.clone()));
     let ads = AdsService::new(cache.clone(), shutdown.clone());
     let lrs = LrsService::new(Arc::new(loads), config.load_interval, shutdown.clone());
+    let admission: Option<Arc<dyn Admission>> =
+        if config.tokens { Some(Arc::new(ByToken { client })) } else { None };
     for (address, listener) in listeners {
-        let serving = serve(Listener::Tcp(listener), ads.clone(), lrs.clone(), shutdown.clone());
+        let listener = match &config.tls {
+            None => Listener::Tcp(listener),
+            Some(tls) => {
+                let plain_text = address.ip().is_loopback() || config.plain_text.contains(&address.ip());
+                Listener::Secure(listener, Arc::new(Tls { config: tls.clone(), plain_text }))
+            }
+        };
+        let (ads, lrs) = (ads.clone(), lrs.clone());
+        let serving = serve_admitted(listener, ads, lrs, admission.clone(), shutdown.clone());
         tasks.spawn(async move {
             if let Err(error) = serving.await {
                 error!(%address, error = chain(&error), "stopped serving proxies");
@@ -134,6 +158,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             ads_listen: vec![([127, 0, 0, 1], 0).into()],
+            tls: None,
+            plain_text: Vec::new(),
+            tokens: false,
             load_interval: Duration::from_secs(5),
             registry: Registry::new(),
         }

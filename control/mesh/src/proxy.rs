@@ -12,13 +12,18 @@ use weft_xds::{
     pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind},
 };
 
-/// A proxy, as it introduced itself.
+/// A proxy, or a program that needs none, as it introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyProfile {
     /// The gateway of a node, through which programs of the host reach services.
     Gateway {
         /// Where it listens.
         listen: IpAddr,
+    },
+    /// A program with gRPC's own xDS resolver, which asks for services by their names.
+    Grpc {
+        /// Where it looks names up that have no namespace.
+        namespace: String,
     },
     /// A sidecar that gets the connections of its pod by capture.
     Redirected {
@@ -72,6 +77,7 @@ impl ProxyProfile {
                 let listen = address(node, METADATA_LISTEN_ADDRESS)?.unwrap_or(Ipv4Addr::LOCALHOST.into());
                 return Ok(Self::Gateway { listen });
             }
+            ProxyId::Grpc { namespace, .. } => return Ok(Self::Grpc { namespace }),
             ProxyId::Sidecar { namespace, pod } => (namespace, pod),
         };
         let pod = PodId::new(namespace, pod);
@@ -92,7 +98,7 @@ impl ProxyProfile {
     /// The pod that it serves, if any.
     pub fn pod(&self) -> Option<&PodId> {
         match self {
-            Self::Gateway { .. } => None,
+            Self::Gateway { .. } | Self::Grpc { .. } => None,
             Self::Redirected { pod, .. } | Self::Addressed { pod, .. } => Some(pod),
         }
     }
@@ -137,6 +143,7 @@ mod tests {
             profile("gateway~~n1", &[(METADATA_LISTEN_ADDRESS, "127.0.0.9")]),
             gateway([127, 0, 0, 9])
         );
+        assert_eq!(profile("grpc~shop~cart-1", &[]), ProxyProfile::Grpc { namespace: "shop".into() });
         let pod = PodId::new("default", "web-1");
         let address = Some("127.64.0.2".parse().unwrap());
         assert_eq!(

@@ -22,7 +22,7 @@ use crate::{
     catalog::Catalog,
     proxy::ProxyProfile,
     resources::{
-        INBOUND, OUTBOUND, PASSTHROUGH, cluster, inbound_name,
+        INBOUND, OUTBOUND, PASSTHROUGH, api, cluster, inbound_name,
         listener::{self, Direction},
         route,
     },
@@ -77,6 +77,13 @@ impl Own {
         let mut own = Self::default();
         match profile {
             ProxyProfile::Gateway { listen } => own.outbound(catalog, *listen, &BTreeSet::new()),
+            ProxyProfile::Grpc { namespace } => {
+                for port in catalog.ports().filter(|port| port.protocol != AppProtocol::Tcp) {
+                    for called in api::names(namespace, port) {
+                        own.put(ResourceType::Listener, &called, &pack(&api::listener(&called, &port.name)));
+                    }
+                }
+            }
             ProxyProfile::Addressed { pod, listen, workload } => {
                 let known = catalog.state().pods.get(pod);
                 let listen = listen.or(known.and_then(|pod| pod.sidecar));

@@ -21,7 +21,7 @@ use crate::{
         Sandbox, Security,
         process::{ProcessConfig, ProcessRuntime},
     },
-    sidecar::{BootstrapInputs, bootstrap},
+    sidecar::{BootstrapInputs, Subject, TokenFile, bootstrap},
 };
 
 /// What a gateway is told.
@@ -35,15 +35,18 @@ pub(crate) struct GatewayConfig {
 }
 
 /// Keeps the proxy running.
-#[derive(Debug)]
 pub(crate) struct Gateway {
     config: GatewayConfig,
+    /// With which the proxy asks mesh control.
+    token: TokenFile,
+    client: kube::Client,
     runtime: ProcessRuntime,
     sandbox: Sandbox,
     admin: SocketAddr,
 }
 
 const NAME: &str = "weft-gateway";
+const TOKEN: &str = "token";
 const IMAGE: &str = "weft.dev/proxy:latest";
 /// How long the proxy gets to finish what it has when the agent stops for good.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -56,7 +59,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// Finds the proxy of an earlier agent, if there is one, and chooses the admin address otherwise.
-    pub(crate) fn open(config: GatewayConfig) -> Result<Self, RuntimeError> {
+    pub(crate) fn open(config: GatewayConfig, client: kube::Client) -> Result<Self, RuntimeError> {
         let runtime = ProcessRuntime::open(ProcessConfig {
             state_dir: config.directory.join("state"),
             weft_binary: config.weft_binary.clone(),
@@ -69,7 +72,15 @@ impl Gateway {
         let sandbox = Sandbox { pod, pod_ip: localhost, sidecar_ip: localhost, handle: String::new() };
         let admin =
             admin_address(&config.directory).map_err(RuntimeError::io("choose the gateway's admin port"))?;
-        Ok(Self { config, runtime, sandbox, admin })
+        let subject = Subject {
+            namespace: "kube-system".into(),
+            account: NAME.into(),
+            kind: "Node",
+            name: config.node.clone(),
+            uid: None,
+        };
+        let token = TokenFile::new(subject, config.directory.join(TOKEN), None);
+        Ok(Self { config, token, client, runtime, sandbox, admin })
     }
 
     /// Where the proxy's admin endpoint is.
@@ -78,7 +89,7 @@ impl Gateway {
     }
 
     /// Keeps the proxy running until the agent stops; with [`StopMode::Drain`] it ends as well.
-    pub(crate) async fn run(self, mut stop: watch::Receiver<Option<StopMode>>) {
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<StopMode>>) {
         let mut changes = self.runtime.changes();
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
         let mut started = Instant::now();
@@ -117,7 +128,10 @@ impl Gateway {
     }
 
     /// `true`: it had to be started.
-    async fn ensure(&self) -> Result<bool, RuntimeError> {
+    async fn ensure(&mut self) -> Result<bool, RuntimeError> {
+        if let Err(error) = self.token.renew(&self.client).await {
+            return Err(RuntimeError::Failed(format!("no token for it: {}", weft_kit::error::chain(&error))));
+        }
         let records = self.runtime.containers(&self.sandbox.pod.uid).await?;
         if records.iter().any(Container::is_running) {
             return Ok(false);
@@ -149,6 +163,8 @@ impl Gateway {
                 path.to_string_lossy().into_owned(),
                 "--last-good-config-path".into(),
                 self.config.directory.join("last-good").to_string_lossy().into_owned(),
+                "--xds-token-path".into(),
+                self.config.directory.join(TOKEN).to_string_lossy().into_owned(),
             ],
             env: Vec::new(),
             working_dir: None,

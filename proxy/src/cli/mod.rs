@@ -54,6 +54,10 @@ pub struct Args {
     /// proxy serves with what is there until it is back. Holds what came over SDS too, readable only for this user.
     #[arg(long, value_name = "DIRECTORY")]
     pub last_good_config_path: Option<PathBuf>,
+    /// File with a token, sent to the control plane as `authorization: Bearer TOKEN`. It is read for each stream, so that
+    /// it may be replaced at any time.
+    #[arg(long, value_name = "FILE")]
+    pub xds_token_path: Option<PathBuf>,
 }
 
 /// What to do.
@@ -134,6 +138,7 @@ async fn serve(bootstrap: Bootstrap, args: &Args) -> ExitCode {
         },
         command_line: shown(args),
         last_good: args.last_good_config_path.clone(),
+        xds_token: args.xds_token_path.clone(),
     };
     let signals = (
         signal(SignalKind::terminate()),

@@ -1,6 +1,6 @@
 //! Servers that give one type of resource each, beside the aggregated stream.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use weft_xds::{
     ResourceType,
@@ -10,9 +10,11 @@ use weft_xds::{
     pb::envoy::config::{
         cluster::v3::Cluster,
         core::v3::{
-            ApiConfigSource, ConfigSource, api_config_source::ApiType, grpc_service::TargetSpecifier,
+            ApiConfigSource, ConfigSource, RetryPolicy, api_config_source::ApiType,
+            grpc_service::TargetSpecifier,
         },
     },
+    transport::CallMetadata,
 };
 
 use super::{ConfigError, Path, endpoint, service, source::Source, unsupported, value};
@@ -23,7 +25,14 @@ pub(crate) struct ServerRef {
     pub(crate) address: ServerAddress,
     /// Whose TLS is spoken with it.
     pub(crate) cluster: Option<String>,
+    /// Names and values told with each gRPC stream.
+    pub(crate) metadata: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The first and the longest delay between two attempts to open a stream.
+    pub(crate) backoff: (Duration, Duration),
 }
+
+/// Envoy's own, for streams of configuration and of load reports.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// A server that is asked for single types.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +64,20 @@ pub(crate) struct Servers {
 
 /// Envoy's.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+// === impl ServerRef ===
+
+impl ServerRef {
+    /// What it is told with each stream; `token` is the file with a token, if there is one.
+    pub(crate) fn metadata(&self, token: Option<&PathBuf>) -> CallMetadata {
+        let mut metadata = CallMetadata::with_token(token.cloned());
+        for (name, value) in &self.metadata {
+            // Checked when it was read.
+            metadata.push(name, value);
+        }
+        metadata
+    }
+}
 
 // === impl Servers ===
 
@@ -141,7 +164,8 @@ impl Servers {
             None => Err(path.error(format!("there is no static cluster {cluster:?}"))),
             Some(None) => Err(path.error("the cluster has no endpoint")),
             Some(Some(address)) => {
-                Ok(ServerRef { address: address.clone(), cluster: Some(cluster.to_owned()) })
+                let (address, cluster) = (address.clone(), Some(cluster.to_owned()));
+                Ok(ServerRef { address, cluster, metadata: Vec::new(), backoff: BACKOFF })
             }
         }
     }
@@ -153,10 +177,24 @@ impl Servers {
             return Err(path.field("grpc_services").error("exactly one is supported"));
         };
         let path = path.item("grpc_services", 0);
-        unsupported!(path, service; initial_metadata, retry_policy);
+        let mut metadata = Vec::new();
+        for (index, field) in service.initial_metadata.iter().enumerate() {
+            let path = path.item("initial_metadata", index);
+            let (name, value) = value::plain_field(&path, field)?;
+            if !CallMetadata::default().push(&name, &value) {
+                return Err(path.error("cannot be told in gRPC metadata"));
+            }
+            metadata.push((name, value));
+        }
+        if service.retry_policy.is_some() {
+            let path = path.field("retry_policy");
+            return Err(path.error("is for other streams; give envoy_grpc.retry_policy"));
+        }
         match &service.target_specifier {
             Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
-                self.find(&path.field("envoy_grpc.cluster_name"), &grpc.cluster_name)
+                let found = self.find(&path.field("envoy_grpc.cluster_name"), &grpc.cluster_name)?;
+                let backoff = backoff(&path.field("envoy_grpc.retry_policy"), grpc.retry_policy.as_ref())?;
+                Ok(ServerRef { metadata, backoff, ..found })
             }
             Some(TargetSpecifier::GoogleGrpc(grpc)) => {
                 let path = path.field("google_grpc");
@@ -166,10 +204,28 @@ impl Servers {
                     grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
                         path.field("target_uri").error(error.to_string())
                     })?;
-                Ok(ServerRef { address, cluster: None })
+                Ok(ServerRef { address, cluster: None, metadata, backoff: BACKOFF })
             }
             None => Err(path.field("envoy_grpc").missing()),
         }
+    }
+}
+
+/// How a stream that was lost is opened again. A limit that is not given is ten times the first delay.
+fn backoff(path: &Path, policy: Option<&RetryPolicy>) -> Result<(Duration, Duration), ConfigError> {
+    let Some(policy) = policy else { return Ok(BACKOFF) };
+    unsupported!(path, policy; num_retries, retry_on, retry_priority, retry_host_predicate,
+        host_selection_retry_max_attempts);
+    let path = path.field("retry_back_off");
+    let Some(times) = &policy.retry_back_off else { return Ok(BACKOFF) };
+    let base_path = path.field("base_interval");
+    let base = value::limit(&base_path, times.base_interval.as_ref(), None)?;
+    let base = base.ok_or_else(|| base_path.error("must be more than zero"))?;
+    let max_path = path.field("max_interval");
+    let max = value::limit(&max_path, times.max_interval.as_ref(), Some(base * 10))?;
+    match max.filter(|max| *max >= base) {
+        Some(max) => Ok((base, max)),
+        None => Err(max_path.error("is less than base_interval")),
     }
 }
 

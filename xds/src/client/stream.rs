@@ -56,7 +56,8 @@ pub(super) async fn stream<D: Dialect>(
     let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
     // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
     let _ = send_all(dialect.session().open(&sink.wanted()));
-    let opening = start::<D>(channel, UnboundedReceiverStream::new(receiver), config.service);
+    let requests_with_metadata = config.metadata.request(UnboundedReceiverStream::new(receiver))?;
+    let opening = start::<D>(channel, requests_with_metadata, config.service);
     let opening = expiring(dialect.session(), sink, opening);
     let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
     tracing::info!(server = %config.server, service = %config.service, "configuration stream opened");
@@ -101,7 +102,7 @@ async fn within<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> 
 /// Opens the stream. All services of the protocol have the same form, so that one call does for all of them.
 async fn start<D: Dialect>(
     channel: Channel,
-    requests: UnboundedReceiverStream<D::Request>,
+    requests: Request<UnboundedReceiverStream<D::Request>>,
     service: Service,
 ) -> Result<Streaming<D::Response>, Status> {
     let mut grpc = Grpc::new(channel)
@@ -111,7 +112,7 @@ async fn start<D: Dialect>(
     let path = PathAndQuery::try_from(service.method(D::METHOD))
         .map_err(|error| Status::internal(error.to_string()))?;
     let codec = tonic_prost::ProstCodec::<D::Request, D::Response>::default();
-    Ok(grpc.streaming(Request::new(requests), path, codec).await?.into_inner())
+    Ok(grpc.streaming(requests, path, codec).await?.into_inner())
 }
 
 // === impl Connected ===

@@ -18,7 +18,7 @@ use crate::{
             LoadStatsRequest, LoadStatsResponse, load_reporting_service_client::LoadReportingServiceClient,
         },
     },
-    transport::{Secure, ServerAddress, StreamError, connect},
+    transport::{CallMetadata, Secure, ServerAddress, StreamError, connect},
 };
 
 /// Reports are not made more often than this, whatever the server asks.
@@ -37,6 +37,8 @@ pub struct ReportConfig {
     pub server: ServerAddress,
     /// Makes connections secure; they are in plain text without.
     pub secure: Option<Arc<dyn Secure>>,
+    /// Told with each stream: who we are, for the server to believe.
+    pub metadata: CallMetadata,
     /// Who reports.
     pub node: Node,
     /// How long to wait for a connection.
@@ -63,6 +65,7 @@ impl ReportConfig {
         Self {
             server,
             secure: None,
+            metadata: CallMetadata::default(),
             node,
             connect_timeout: Duration::from_secs(5),
             backoff_base: Duration::from_millis(500),
@@ -104,7 +107,7 @@ async fn stream(
     // Into an empty channel, so that it never waits.
     let _ = requests.send(hello).await;
     let mut responses = LoadReportingServiceClient::new(channel)
-        .stream_load_stats(ReceiverStream::new(receiver))
+        .stream_load_stats(config.metadata.request(ReceiverStream::new(receiver))?)
         .await
         .map_err(StreamError::Open)?
         .into_inner();

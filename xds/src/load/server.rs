@@ -19,6 +19,7 @@ use crate::pb::{
     },
     google::protobuf::Duration as PbDuration,
 };
+use crate::server::admission::{Admitted, may_be};
 
 /// Room for some ten thousand endpoints.
 const MAX_REPORT_BYTES: usize = 16 << 20;
@@ -81,10 +82,11 @@ impl LoadReportingService for LrsService {
     ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
         let (responses, receiver) = mpsc::channel(2);
         let service = self.clone();
+        let admitted = request.extensions().get::<Admitted>().cloned();
         // Ends with the stream: on its side when the requests end, on ours when `shutdown` is cancelled.
         tokio::spawn(async move {
             let status = tokio::select! {
-                status = listen(&service, request.into_inner(), &responses) => status,
+                status = listen(&service, admitted, request.into_inner(), &responses) => status,
                 () = service.shutdown.cancelled() => Err(Status::unavailable("the server shuts down")),
                 () = responses.closed() => Ok(()),
             };
@@ -99,6 +101,7 @@ impl LoadReportingService for LrsService {
 
 async fn listen(
     service: &LrsService,
+    admitted: Option<Admitted>,
     mut requests: Streaming<LoadStatsRequest>,
     responses: &mpsc::Sender<Result<LoadStatsResponse, Status>>,
 ) -> Result<(), Status> {
@@ -106,6 +109,7 @@ async fn listen(
     let node = first.node.filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must name its node, with an id"))?;
+    may_be(admitted.as_ref(), &node)?;
     // The one message that this end ever sends; an error means that the client is gone, which the next read tells.
     let _ = responses.send(Ok(service.order())).await;
     tracing::debug!(proxy = node.id, "load report stream opened");

@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::matcher::Matchers;
-use super::SnapshotCache;
+use super::{
+    SnapshotCache,
+    admission::{Admitted, may_see_all},
+};
 use crate::pb::envoy::service::status::v3::{
     ClientStatusRequest, ClientStatusResponse,
     client_status_discovery_service_server::{
@@ -64,6 +67,7 @@ impl ClientStatusDiscoveryService for CsdsService {
         &self,
         request: Request<Streaming<ClientStatusRequest>>,
     ) -> Result<Response<Self::StreamClientStatusStream>, Status> {
+        may_see_all(request.extensions().get::<Admitted>())?;
         let mut requests = request.into_inner();
         let (responses, receiver) = mpsc::channel(1);
         let service = self.clone();
@@ -94,6 +98,7 @@ impl ClientStatusDiscoveryService for CsdsService {
         &self,
         request: Request<ClientStatusRequest>,
     ) -> Result<Response<ClientStatusResponse>, Status> {
+        may_see_all(request.extensions().get::<Admitted>())?;
         self.answer(request.get_ref()).map(Response::new)
     }
 }

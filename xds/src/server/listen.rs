@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,12 +10,19 @@ use std::{
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    Status,
     body::Body,
     codegen::{BoxFuture, Service, http},
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{csds::CsdsService, service::AdsService, single};
+use super::{
+    accept::{SecureServer, secured},
+    admission::{Admission, Admitted},
+    csds::CsdsService,
+    service::AdsService,
+    single,
+};
 use crate::{
     load::LrsService,
     pb::envoy::service::{
@@ -27,10 +35,11 @@ use crate::{
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 /// Where a server accepts.
-#[derive(Debug)]
 pub enum Listener {
-    /// Bound TCP socket.
+    /// Bound TCP socket, served in plain text.
     Tcp(tokio::net::TcpListener),
+    /// Bound TCP socket whose connections are made secure first.
+    Secure(tokio::net::TcpListener, Arc<dyn SecureServer>),
     /// Bound Unix socket.
     Unix(tokio::net::UnixListener),
 }
@@ -46,9 +55,11 @@ struct Services {
     ads: AdsService,
     lrs: LoadReportingServiceServer<LrsService>,
     csds: ClientStatusDiscoveryServiceServer<CsdsService>,
+    admission: Option<Arc<dyn Admission>>,
 }
 
 /// Serves ADS, the services of single types, load reporting and client status on one listener until `shutdown` is cancelled; to be called once per listener.
+/// Everybody who connects is let in.
 ///
 /// The services' own tokens must be cancelled too, as their streams hold the server up: give all of them the same.
 pub async fn serve(
@@ -57,15 +68,30 @@ pub async fn serve(
     lrs: LrsService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
+    serve_admitted(listener, ads, lrs, None, shutdown).await
+}
+
+/// The same for those only whom `admission` lets in, if it is given.
+pub async fn serve_admitted(
+    listener: Listener,
+    ads: AdsService,
+    lrs: LrsService,
+    admission: Option<Arc<dyn Admission>>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
     let csds = ads.csds().into_server();
-    let services = Services { ads, lrs: lrs.into_server(), csds };
+    let services = Services { ads, lrs: lrs.into_server(), csds, admission };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
-    let stop = shutdown.cancelled_owned();
+    let stop = shutdown.clone().cancelled_owned();
     let served = match listener {
         Listener::Tcp(listener) => {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(services, incoming, stop).await
+        }
+        Listener::Secure(listener, secure) => {
+            let incoming = secured(listener, secure, shutdown);
             server.serve_with_incoming_shutdown(services, incoming, stop).await
         }
         Listener::Unix(listener) => {
@@ -87,7 +113,34 @@ impl Service<http::Request<Body>> for Services {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.admission.clone() {
+            None => self.dispatch(request),
+            Some(admission) => Box::pin(self.clone().admit(admission, request)),
+        }
+    }
+}
+
+impl Services {
+    async fn admit(
+        mut self,
+        admission: Arc<dyn Admission>,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Infallible> {
+        let authorization = request.headers().get(http::header::AUTHORIZATION);
+        match admission.caller(authorization.and_then(|value| value.to_str().ok())).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(Admitted(caller));
+                self.dispatch(request).await
+            }
+            Err(refusal) => {
+                tracing::warn!(reason = %refusal, "call of a proxy refused");
+                Ok(Status::from(refusal).into_http())
+            }
+        }
+    }
+
+    fn dispatch(&mut self, mut request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> {
         single::redirect(&mut request);
         if request.uri().path().starts_with("/envoy.service.load_stats.v3.") {
             self.lrs.call(request)

@@ -12,6 +12,8 @@
 //! * Equal is what is encoded equally. Protobuf maps encode in any order: build resources from maps with more than one
 //!   entry once, not for every snapshot.
 
+mod accept;
+pub(crate) mod admission;
 mod backlog;
 mod body;
 mod books;
@@ -26,9 +28,11 @@ mod status;
 use std::collections::BTreeMap;
 
 pub use self::{
+    accept::SecureServer,
+    admission::{Admission, Caller, Refusal},
     cache::{Own, ProxyObserver, SnapshotCache},
     csds::CsdsService,
-    listen::{Listener, ServeError, serve},
+    listen::{Listener, ServeError, serve, serve_admitted},
     service::AdsService,
     status::{Nack, ProxyBooks, ProxyStatus, ResourceState, ResourceStatus, TypeStatus},
 };

@@ -19,6 +19,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     CsdsService,
+    admission::{self, Admitted},
     body::ResponseBody,
     cache::{ProxyStream, SnapshotCache},
     single::Only,
@@ -85,6 +86,7 @@ impl AdsService {
 
     fn start<D: Dialect>(&self, request: http::Request<Body>) -> http::Response<Body> {
         let only = request.extensions().get::<Only>().copied();
+        let admitted = request.extensions().get::<Admitted>().cloned();
         // As with tonic's own services that were not told of any.
         let encoding = request.headers().get("grpc-encoding");
         if encoding.is_some_and(|encoding| encoding != "identity") {
@@ -101,7 +103,7 @@ impl AdsService {
         // Ends with the stream: on its side when `requests` ends, on ours when `shutdown` is cancelled.
         tokio::spawn(async move {
             let status = tokio::select! {
-                status = talk::<D>(cache, requests, only, &responses) => status,
+                status = talk::<D>(cache, admitted, requests, only, &responses) => status,
                 () = shutdown.cancelled() => Err(Status::unavailable("the server shuts down")),
                 () = responses.closed() => Ok(()),
             };
@@ -138,6 +140,7 @@ impl Service<http::Request<Body>> for AdsService {
 /// One stream, from the first request to its end.
 async fn talk<D: Dialect>(
     cache: SnapshotCache,
+    admitted: Option<Admitted>,
     mut requests: Streaming<D::Request>,
     only: Option<Only>,
     responses: &Responses,
@@ -151,6 +154,10 @@ async fn talk<D: Dialect>(
     let node = D::node(&mut first).filter(|node| !node.id.is_empty());
     let node =
         node.ok_or_else(|| Status::invalid_argument("the first request must name its node, with an id"))?;
+    if let Err(status) = admission::may_be(admitted.as_ref(), &node) {
+        tracing::warn!(proxy = node.id, reason = status.message(), "stream refused");
+        return Err(status);
+    }
     let mut stream = cache.open(node, D::VARIANT);
     tracing::info!(proxy = stream.proxy_id(), variant = ?D::VARIANT, "stream opened");
     stream.handle(|session| D::handle(session, first));

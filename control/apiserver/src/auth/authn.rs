@@ -8,6 +8,7 @@ use weft_api::status::Status;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
+    accounts::{Accounts, ISSUER, Reading},
     authz,
     identity::Identity,
     tokens::{TokenStatus, Tokens},
@@ -36,24 +37,34 @@ pub(crate) fn authenticate(
     caller: &Caller,
     headers: &HeaderMap,
     tokens: &Tokens,
+    accounts: &Accounts,
 ) -> Result<Identity, Status> {
     let identity = match caller {
         Caller::InProcess(identity) => identity.as_ref().clone(),
         Caller::Network(Some(identity)) => identity.as_ref().clone(),
         Caller::Network(None) => match headers.get(header::AUTHORIZATION) {
-            Some(value) => bearer(value.to_str().unwrap_or_default(), tokens)?,
+            Some(value) => bearer(value.to_str().unwrap_or_default(), tokens, accounts)?,
             None => Identity::anonymous(),
         },
     };
     impersonate(identity, headers)
 }
 
-fn bearer(authorization: &str, tokens: &Tokens) -> Result<Identity, Status> {
+fn bearer(authorization: &str, tokens: &Tokens, accounts: &Accounts) -> Result<Identity, Status> {
     let (scheme, token) = authorization.split_once(' ').unwrap_or((authorization, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(unauthorized("only bearer tokens and client certificates are accepted"));
     }
-    match tokens.look_up(token.trim(), Timestamp::now()) {
+    let now = Timestamp::now();
+    match accounts.read(token.trim(), now) {
+        Reading::Valid(claims) if claims.aud.iter().any(|audience| audience == ISSUER) => {
+            return Ok(claims.identity());
+        }
+        Reading::Valid(_) => return Err(unauthorized("the bearer token is not meant for this server")),
+        Reading::Expired(at) => return Err(unauthorized(&format!("the bearer token expired at {at:.0}"))),
+        Reading::Foreign => {}
+    }
+    match tokens.look_up(token.trim(), now) {
         TokenStatus::Valid(identity) => Ok(identity),
         TokenStatus::Expired(at) => Err(unauthorized(&format!("the bearer token expired at {at:.0}"))),
         TokenStatus::Unknown => Err(unauthorized("the bearer token is not known")),

@@ -96,6 +96,8 @@ fn decide_node(node: &str, action: Action<'_>) -> Decision {
         ("leases", "update" | "patch" | "delete") => namespace == "kube-node-lease" && name == node,
         ("events", "create" | "update" | "patch") => true,
         ("tokenreviews", "create") => true,
+        // Bound to itself or to one of its pods; whoever has the request at hand checks it.
+        ("serviceaccounts", "create") if subresource == "token" => return Decision::OwnPodsOnly,
         // Of a pod's main part, labels and annotations only; whoever has both states at hand checks it.
         ("pods", "update" | "patch") if matches!(subresource, "" | "status") => return Decision::OwnPodsOnly,
         ("pods", "delete") if subresource.is_empty() => return Decision::OwnPodsOnly,
@@ -146,6 +148,8 @@ mod tests {
             (resource("create", "nodes", "", ""), Decision::OwnNameOnly),
             (resource("create", "leases", "", ""), Decision::OwnNameOnly),
             (resource("get", "nodes", "proxy", "b"), Decision::Denied),
+            (resource("create", "serviceaccounts", "token", "default"), Decision::OwnPodsOnly),
+            (resource("create", "serviceaccounts", "", ""), Decision::Denied),
             (resource("update", "deployments", "", "d"), Decision::Denied),
         ] {
             assert_eq!(decide(&node, action), expected, "{action:?}");

@@ -18,6 +18,8 @@ pub(crate) struct Identity {
     pub(crate) uid: String,
     /// Always holds [`AUTHENTICATED`] or [`UNAUTHENTICATED`].
     pub(crate) groups: Vec<String>,
+    /// What else is known, by Kubernetes' keys.
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Identity {
@@ -30,11 +32,16 @@ impl Identity {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self { user: user.into(), uid: String::new(), groups }
+        Self { user: user.into(), uid: String::new(), groups, extra: BTreeMap::new() }
     }
 
     pub(crate) fn anonymous() -> Self {
-        Self { user: ANONYMOUS.to_owned(), uid: String::new(), groups: vec![UNAUTHENTICATED.to_owned()] }
+        Self {
+            user: ANONYMOUS.to_owned(),
+            uid: String::new(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+            extra: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn is_in(&self, group: &str) -> bool {
@@ -55,6 +62,9 @@ impl Identity {
         let mut info = BTreeMap::from([("username", json!(self.user)), ("groups", json!(self.groups))]);
         if !self.uid.is_empty() {
             info.insert("uid", json!(self.uid));
+        }
+        if !self.extra.is_empty() {
+            info.insert("extra", json!(self.extra));
         }
         json!(info)
     }

@@ -1,5 +1,6 @@
 //! Who asks, and what they may do.
 
+pub(crate) mod accounts;
 pub(crate) mod authn;
 pub(crate) mod authz;
 pub(crate) mod identity;

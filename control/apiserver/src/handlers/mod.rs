@@ -10,6 +10,7 @@ mod patch;
 mod render;
 pub(crate) mod review;
 mod scale;
+mod token;
 mod update;
 mod watch;
 mod write;
@@ -72,6 +73,7 @@ pub(crate) async fn handle(
         ("scale", "patch") => Box::pin(scale::patch(&context, body)).await,
         ("binding", "create") => Box::pin(eviction::bind(&context, body)).await,
         ("eviction", "create") => Box::pin(eviction::evict(&context, body)).await,
+        ("token", "create") => Box::pin(token::create(&context, body)).await,
         ("log", "get") => Box::pin(node::log(&context)).await,
         ("proxy", _) => Box::pin(node::proxy(&context, verb, body)).await,
         _ => Err(Status::method_not_allowed()),

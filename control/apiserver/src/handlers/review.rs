@@ -3,14 +3,16 @@
 use http::{HeaderMap, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_api::{registry::Resource, status::Status};
+use weft_api::{registry, registry::Resource, status::Status};
 
 use super::decode::{self, Expected};
 use crate::{
+    app::App,
     auth::{
         Identity,
+        accounts::{Claims, ISSUER, Reading, Reference},
         authz::{self, Action, Decision},
-        tokens::{TokenStatus, Tokens},
+        tokens::TokenStatus,
     },
     wire::{
         body::{self, Body},
@@ -21,7 +23,7 @@ use crate::{
 pub(crate) async fn create(
     resource: &'static Resource,
     identity: &Identity,
-    tokens: &Tokens,
+    app: &App,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Status> {
@@ -33,7 +35,7 @@ pub(crate) async fn create(
         "SelfSubjectAccessReview" => access(identity, &review["spec"])?,
         "SelfSubjectRulesReview" => rules(identity),
         "SelfSubjectReview" => json!({"userInfo": identity.to_user_info()}),
-        "TokenReview" => token(tokens, review["spec"]["token"].as_str().unwrap_or_default()),
+        "TokenReview" => token(app, &review["spec"]).await,
         _ => return Err(Status::no_such_path()),
     };
     review["status"] = status;
@@ -109,12 +111,47 @@ fn rules(identity: &Identity) -> Value {
     })
 }
 
-fn token(tokens: &Tokens, token: &str) -> Value {
-    match tokens.look_up(token, Timestamp::now()) {
+async fn token(app: &App, spec: &Value) -> Value {
+    let (text, now) = (spec["token"].as_str().unwrap_or_default(), Timestamp::now());
+    let expired = |at| json!({"authenticated": false, "error": format!("the token expired at {at:.0}")});
+    match app.accounts.read(text, now) {
+        Reading::Valid(claims) => return account(app, &claims, &spec["audiences"]).await,
+        Reading::Expired(at) => return expired(at),
+        Reading::Foreign => {}
+    }
+    match app.tokens.look_up(text, now) {
         TokenStatus::Valid(identity) => json!({"authenticated": true, "user": identity.to_user_info()}),
-        TokenStatus::Expired(at) => {
-            json!({"authenticated": false, "error": format!("the token expired at {at:.0}")})
-        }
+        TokenStatus::Expired(at) => expired(at),
         TokenStatus::Unknown => json!({"authenticated": false}),
     }
+}
+
+/// A token of a service account is good for the audiences that it names, and while what it is bound to exists.
+async fn account(app: &App, claims: &Claims, audiences: &Value) -> Value {
+    let refused = |why: String| json!({"authenticated": false, "error": why});
+    let asked: Vec<&str> = match audiences.as_array() {
+        Some(audiences) if !audiences.is_empty() => audiences.iter().filter_map(Value::as_str).collect(),
+        _ => vec![ISSUER],
+    };
+    let meant: Vec<&&str> =
+        asked.iter().filter(|audience| claims.aud.iter().any(|own| own == **audience)).collect();
+    if meant.is_empty() {
+        return refused(format!("the token is for {}, not for {}", claims.aud.join(", "), asked.join(", ")));
+    }
+    let private = &claims.kubernetes;
+    let namespace = Some(private.namespace.as_str());
+    let pod = private.pod.as_ref().map(|pod| ("pods", namespace, pod));
+    let node = private.node.as_ref().map(|node| ("nodes", None, node));
+    for (plural, namespace, reference) in pod.into_iter().chain(node) {
+        if !exists(app, plural, namespace, reference).await {
+            return refused(format!("what the token is bound to is gone: {plural} {:?}", reference.name));
+        }
+    }
+    json!({"authenticated": true, "user": claims.identity().to_user_info(), "audiences": meant})
+}
+
+async fn exists(app: &App, plural: &str, namespace: Option<&str>, reference: &Reference) -> bool {
+    let Some(resource) = registry::find("", "v1", plural) else { return false };
+    let stored = app.storage.get(resource, namespace, &reference.name).await;
+    stored.is_ok_and(|stored| stored.value()["metadata"]["uid"] == reference.uid.as_str())
 }

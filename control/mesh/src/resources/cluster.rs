@@ -18,7 +18,7 @@ use weft_xds::{
                 endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints},
             },
             extensions::{
-                load_balancing_policies::least_request::v3::LeastRequest,
+                load_balancing_policies::{least_request::v3::LeastRequest, round_robin::v3::RoundRobin},
                 upstreams::http::v3::{
                     HttpProtocolOptions,
                     http_protocol_options::{
@@ -91,7 +91,8 @@ pub fn original_destination(name: &str, connect_timeout: Duration) -> Cluster {
     }
 }
 
-/// Peak EWMA, and what is nearest to it for a proxy that does not know it: the first policy that is known counts.
+/// Peak EWMA, and what is nearest to it for who does not know it: the first policy that is known counts. Envoy knows the
+/// second; gRPC the third alone, and would refuse a cluster that has none.
 fn peak_ewma() -> LoadBalancingPolicy {
     let policy = |name: &str, config: Any| load_balancing_policy::Policy {
         typed_extension_config: Some(TypedExtensionConfig {
@@ -103,6 +104,7 @@ fn peak_ewma() -> LoadBalancingPolicy {
         policies: vec![
             policy("peak_ewma", pack(&PeakEwma::default())),
             policy("least_request", pack(&LeastRequest::default())),
+            policy("round_robin", pack(&RoundRobin::default())),
         ],
     }
 }

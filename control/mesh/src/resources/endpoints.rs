@@ -11,7 +11,7 @@ use weft_xds::pb::envoy::config::{
     },
 };
 
-use super::socket_address;
+use super::{socket_address, u32_value};
 
 /// The endpoints of a service's port that may get new requests, by locality.
 ///
@@ -42,6 +42,9 @@ pub fn assignment(
                     sub_zone: locality.node.clone().unwrap_or_default(),
                     ..PbLocality::default()
                 }),
+                // Asked for by gRPC, which leaves out a locality without one; proxies look at it only if told to. This one
+                // makes all endpoints equal, wherever they are.
+                load_balancing_weight: u32_value(u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX)),
                 lb_endpoints,
                 ..LocalityLbEndpoints::default()
             })

@@ -2,6 +2,7 @@
 //!
 //! What they build is standard: Envoy itself accepts and serves it.
 
+pub mod api;
 pub mod cluster;
 pub mod endpoints;
 pub mod listener;

@@ -16,7 +16,7 @@ use kube::{
     Api,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -166,7 +166,9 @@ pub async fn start(config: AgentConfig, shutdown: CancellationToken) -> Result<A
 
     let service_store = watch_services(&config.client, &tasks, &services_token).await;
     let table = PodTable::default();
+    let adopts = std::fs::read_dir(data_dir.join("pods")).is_ok_and(|mut pods| pods.next().is_some());
     let pods = Arc::new(PodContext {
+        proxies_back: Instant::now() + if adopts { config.timing.proxies_return } else { Duration::ZERO },
         runtime: runtime.clone(),
         client: config.client.clone(),
         events: events.clone(),
@@ -289,13 +291,14 @@ async fn open_runtime(config: &AgentConfig, data_dir: &std::path::Path) -> Resul
 }
 
 fn open_gateway(config: &AgentConfig, data_dir: &std::path::Path) -> Result<Gateway, RuntimeError> {
-    Gateway::open(GatewayConfig {
+    let gateway = GatewayConfig {
         node: config.node_name.clone(),
         directory: data_dir.join("gateway"),
         weft_binary: config.weft_binary.clone(),
         proxy_command: config.proxy_command(),
         ads: config.ads.clone(),
-    })
+    };
+    Gateway::open(gateway, config.client.clone())
 }
 
 /// A store of all services, filled once before this returns if the API server answers in time.

@@ -21,7 +21,7 @@ use crate::{
         Container, ContainerSpec, ImageError, Limits, Mount, PullPolicy, Role, RuntimeError, Sandbox,
         Security,
     },
-    sidecar::{Admin, BootstrapInputs, CONTAINER, bootstrap, wanted},
+    sidecar::{Admin, BootstrapInputs, CONTAINER, Subject, TokenFile, bootstrap, wanted},
 };
 
 /// How often a sidecar that is late is asked again.
@@ -34,6 +34,11 @@ const BOOTSTRAP_MOUNT: &str = "/etc/weft/bootstrap.json";
 const LAST_GOOD: &str = "last-good";
 /// Where a container sees it.
 const LAST_GOOD_MOUNT: &str = "/var/lib/weft/last-good";
+/// Directory of the token with which the sidecar asks mesh control.
+const CREDENTIALS: &str = "credentials";
+const TOKEN: &str = "token";
+/// Where a container sees the directory; not the file, which is replaced.
+const CREDENTIALS_MOUNT: &str = "/var/run/weft/credentials";
 
 impl Worker {
     /// Sees to it that the sidecar runs. `true`: it serves, or the pod has none.
@@ -49,6 +54,7 @@ impl Worker {
         if !wanted(pod) {
             return Ok(true);
         }
+        self.renew_token(pod).await?;
         let latest = Latest::find(records, &self.pod.uid, Role::Sidecar, CONTAINER, None);
         let latest_container = latest.as_ref().map(|latest| latest.container.clone());
         let always = restarts(RestartPolicy::Always, Role::Sidecar);
@@ -109,6 +115,23 @@ impl Worker {
         }
     }
 
+    async fn renew_token(&mut self, pod: &Pod) -> Result<(), SyncError> {
+        let owner = (self.ctx.runtime.traffic() == TrafficMode::Redirect).then_some(SIDECAR_UID);
+        let path = self.ctx.pod_dir(&self.pod.uid).join(CREDENTIALS).join(TOKEN);
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
+        let subject = Subject {
+            namespace: self.pod.namespace.clone(),
+            account: account.unwrap_or_else(|| "default".to_owned()),
+            kind: "Pod",
+            name: self.pod.name.clone(),
+            uid: Some(self.pod.uid.to_string()),
+        };
+        let token = self.sidecar_token.get_or_insert_with(|| TokenFile::new(subject, path, owner));
+        let again = token.renew(&self.ctx.client).await.map_err(SyncError::Token)?;
+        self.look_again_in(again);
+        Ok(())
+    }
+
     async fn start_sidecar(
         &mut self,
         pod: &Pod,
@@ -148,8 +171,20 @@ impl Worker {
         let seen = if redirect { BOOTSTRAP_MOUNT.to_owned() } else { path.to_string_lossy().into_owned() };
         let kept =
             if redirect { LAST_GOOD_MOUNT.to_owned() } else { last_good.to_string_lossy().into_owned() };
+        let credentials = directory.join(CREDENTIALS);
+        let token = if redirect { CREDENTIALS_MOUNT.into() } else { credentials.clone() }.join(TOKEN);
+        let token = token.to_string_lossy();
         let concurrency = self.ctx.sidecar_concurrency.to_string();
-        let args = ["-c", &seen, "--concurrency", &concurrency, "--last-good-config-path", &kept];
+        let args = [
+            "-c",
+            &seen,
+            "--concurrency",
+            &concurrency,
+            "--last-good-config-path",
+            &kept,
+            "--xds-token-path",
+            &token,
+        ];
         let spec = ContainerSpec {
             name: CONTAINER.into(),
             role: Role::Sidecar,
@@ -163,6 +198,7 @@ impl Worker {
                 vec![
                     Mount { source: path, target: BOOTSTRAP_MOUNT.into(), read_only: true },
                     Mount { source: last_good, target: LAST_GOOD_MOUNT.into(), read_only: false },
+                    Mount { source: credentials, target: CREDENTIALS_MOUNT.into(), read_only: true },
                 ]
             } else {
                 Vec::new()

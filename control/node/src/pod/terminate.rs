@@ -171,7 +171,8 @@ impl Worker {
         if let Err(error) = admin.drain().await {
             tracing::debug!(error = weft_kit::error::chain(&error), "the sidecar does not drain");
         }
-        sleep_until((begun + timing.drain_settle).min(deadline)).await;
+        let told = (begun + timing.drain_settle).max(self.ctx.proxies_back);
+        sleep_until(told.min(deadline)).await;
         // A second is kept back for the application's own end.
         let last =
             deadline.checked_sub(Duration::from_secs(1)).unwrap_or(deadline).min(begun + timing.drain_max);

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::StopMode,
     runtime::{PodRef, Role, RuntimeError},
+    sidecar::{TokenError, TokenFile},
 };
 
 /// What a worker is to bring about.
@@ -51,6 +52,8 @@ pub(crate) struct Worker {
     pub(super) stopping: HashSet<String>,
     /// Id of the sidecar that was seen ready.
     pub(super) ready_sidecar: Option<String>,
+    /// With which the sidecar asks mesh control; `None` until one is needed.
+    pub(super) sidecar_token: Option<TokenFile>,
     /// Why the pod as a whole failed.
     pub(super) failure: Option<(&'static str, String)>,
     /// The pod is ended for good: what has ended is not started again.
@@ -96,6 +99,8 @@ pub(super) enum SyncError {
     Volume(#[from] VolumeError),
     #[error("cannot write the sidecar's bootstrap")]
     Bootstrap(#[source] std::io::Error),
+    #[error("cannot get a token for the sidecar")]
+    Token(#[source] TokenError),
 }
 
 /// The wait after a failed look.
@@ -122,6 +127,7 @@ impl Worker {
             waiting: HashMap::new(),
             stopping: HashSet::new(),
             ready_sidecar: None,
+            sidecar_token: None,
             failure: None,
             stopping_for_good: false,
             followed: None,

@@ -25,6 +25,10 @@ pub(crate) struct BootstrapInputs {
 /// Name of the cluster with the mesh control service.
 const CONTROL: &str = "weft-control";
 
+/// Between two attempts to reach control; with jitter, so that those who lost it together return spread over as long.
+/// However long control was away, all are in step five seconds after its return.
+const LONGEST_DELAY: &str = "4s";
+
 /// The file's content.
 pub(crate) fn bootstrap(inputs: &BootstrapInputs) -> Value {
     let mut metadata = Map::new();
@@ -37,8 +41,10 @@ pub(crate) fn bootstrap(inputs: &BootstrapInputs) -> Value {
     let cluster = match &inputs.id {
         ProxyId::Sidecar { namespace, .. } => format!("sidecar.{namespace}"),
         ProxyId::Gateway { .. } => "gateway".to_owned(),
+        ProxyId::Grpc { namespace, .. } => format!("grpc.{namespace}"),
     };
-    let control = json!([{"envoy_grpc": {"cluster_name": CONTROL}}]);
+    let retry = json!({"retry_back_off": {"base_interval": "0.5s", "max_interval": LONGEST_DELAY}});
+    let control = json!([{"envoy_grpc": {"cluster_name": CONTROL, "retry_policy": retry}}]);
     // No time is enough: a pod must not start behind a sidecar that was told nothing.
     let over_ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     json!({

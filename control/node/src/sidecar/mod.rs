@@ -2,10 +2,12 @@
 
 mod admin;
 mod bootstrap;
+mod token;
 
 pub(crate) use self::{
     admin::Admin,
     bootstrap::{BootstrapInputs, bootstrap},
+    token::{Subject, TokenError, TokenFile},
 };
 
 /// Name of the sidecar's container. It is not in the pod's specification.

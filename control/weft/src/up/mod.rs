@@ -109,6 +109,12 @@ async fn run(args: UpArgs) -> anyhow::Result<()> {
     };
     let config = weft_mesh::Config {
         ads_listen: with_gateway(ports.xds).collect(),
+        tls: Some(
+            api.server_tls(&[&ports.xds.ip().to_string(), &node_name])
+                .context("cannot set up TLS for xDS")?,
+        ),
+        plain_text: gateway.into_iter().map(Into::into).collect(),
+        tokens: true,
         registry: registry.clone(),
         ..weft_mesh::Config::default()
     };

@@ -418,10 +418,11 @@ impl TypeState {
             })
         };
         Some(match &self.progress {
+            // A client that came back with all of it is sent nothing.
+            Progress::Settled if self.refused.is_empty() && up_to_date() => SyncState::Synced,
             _ if self.sent_version.is_none() => SyncState::NotSent,
             Progress::Refused => SyncState::Refused,
             _ if !self.refused.is_empty() => SyncState::Refused,
-            Progress::Settled if up_to_date() => SyncState::Synced,
             Progress::Settled | Progress::Waiting { .. } => SyncState::Stale,
         })
     }

@@ -224,6 +224,21 @@ fn what_a_reconnecting_client_has_is_not_sent_and_what_is_gone_is_told() {
 }
 
 #[test]
+fn a_client_that_came_back_with_everything_is_in_step_without_a_word() {
+    let state = snapshot(&[(Endpoints, "a", "1")]);
+    let mut session = ServerSession::new(Variant::Delta);
+    let version = state.get(Endpoints).get("a").expect("known").version.to_string();
+    session.delta_request(DeltaDiscoveryRequest {
+        initial_resource_versions: [("a".to_owned(), version)].into(),
+        ..subscribe(Endpoints, &["a"])
+    });
+    assert_eq!(session.sync(Endpoints), Some(SyncState::NotSent), "control knows nothing yet");
+    session.set_snapshot(state);
+    assert!(session.next().is_none());
+    assert_eq!(session.sync(Endpoints), Some(SyncState::Synced));
+}
+
+#[test]
 fn an_empty_world_is_an_answer() {
     for variant in [Variant::Delta, Variant::Sotw] {
         let mut session = ServerSession::new(variant);
