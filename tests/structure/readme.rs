@@ -92,6 +92,7 @@ fn every_rule_of_xds_has_tests_for_both_ends_or_says_that_it_is_not_supported() 
         "xds/src",
         "xds/tests",
         "tests/engine",
+        "tests/e2e",
         "control/mesh/src",
         "control/mesh/tests",
     ] {
