@@ -154,6 +154,8 @@ impl Server {
             (settings.clusters_from.clone(), settings.listeners_from.clone());
         state.lock().set_sources(clusters_from, listeners_from, &settings.servers);
         state.lock().await_runtime(&settings.runtime);
+        state.lock().incremental =
+            settings.ads.as_ref().is_some_and(|(_, protocol)| *protocol == Protocol::Delta);
         put_static(&mut state.lock(), &settings).map_err(StartError::Config)?;
         if let Some(directory) = options.last_good.filter(|_| settings.ads.is_some()) {
             state.lock().last_good = Some(Arc::new(LastGood::new(directory, settings.node.id.clone())));

@@ -87,6 +87,8 @@ pub struct Subscriptions {
     pub all_scopes: bool,
     /// Names of `VirtualHost`s, each the name of a `RouteConfiguration`, a slash and a host.
     pub virtual_hosts: BTreeSet<String>,
+    /// Names of `RouteConfiguration`s of which a server may send `VirtualHost`s that were not asked for by name.
+    pub virtual_host_tables: BTreeSet<String>,
     /// Names of `TypedExtensionConfig`s.
     pub extensions: BTreeSet<String>,
     /// Names of `Runtime`s.
@@ -232,6 +234,11 @@ impl Subscriptions {
         }
     }
 
+    /// What the names of further resources begin with that are welcome, before their last slash.
+    pub fn namespaces(&self, type_: ResourceType) -> Option<&BTreeSet<String>> {
+        (type_ == ResourceType::VirtualHost).then_some(&self.virtual_host_tables)
+    }
+
     /// The names that are wanted of a type; `None` for types that are not asked for by name.
     pub fn names(&self, type_: ResourceType) -> Option<&BTreeSet<String>> {
         match type_ {
@@ -261,6 +268,7 @@ impl Default for Subscriptions {
             secrets: BTreeSet::new(),
             all_scopes: false,
             virtual_hosts: BTreeSet::new(),
+            virtual_host_tables: BTreeSet::new(),
             extensions: BTreeSet::new(),
             runtimes: BTreeSet::new(),
         }

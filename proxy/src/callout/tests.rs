@@ -305,7 +305,7 @@ async fn service_call(bed: &Bed, head: &Head, body: &Bytes) -> Result<Answer, Fa
 
 fn service() -> GrpcService {
     GrpcService {
-        cluster: Arc::new(ClusterSlot::empty()),
+        cluster: Arc::new(ClusterSlot::empty("up")),
         authority: b"svc".to_vec(),
         timeout: Some(Duration::from_millis(200)),
         metadata: vec![(b"x-m".to_vec(), b"v".to_vec())],

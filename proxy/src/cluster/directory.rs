@@ -40,13 +40,18 @@ impl ClusterRef {
     pub(crate) fn get(&self, request: &Head) -> Option<Arc<Cluster>> {
         match self {
             Self::Named(slot) => slot.get(),
-            Self::Header { field, directory } => {
-                let name = match field.as_slice() {
-                    b":authority" => request.authority(),
-                    field => request.get(field)?,
-                };
-                directory.clusters.load().get(name)?.get()
-            }
+            Self::Header { directory, .. } => directory.clusters.load().get(self.name(request)?)?.get(),
+        }
+    }
+
+    /// The name of the cluster for a request, whether it is there or not.
+    pub(crate) fn name<'n>(&'n self, request: &'n Head) -> Option<&'n [u8]> {
+        match self {
+            Self::Named(slot) => Some(slot.name().as_bytes()),
+            Self::Header { field, .. } => match field.as_slice() {
+                b":authority" => Some(request.authority()),
+                field => request.get(field),
+            },
         }
     }
 }

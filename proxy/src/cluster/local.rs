@@ -23,7 +23,7 @@ pub(crate) struct LocalCluster {
 
 impl LocalCluster {
     pub(crate) fn new(name: String, zone: Zone) -> Self {
-        Self { name, zone, slot: Arc::new(ClusterSlot::empty()), changed: watch::Sender::default() }
+        Self { slot: Arc::new(ClusterSlot::empty(&name)), name, zone, changed: watch::Sender::default() }
     }
 
     /// Where proxies like this one are; `None` while that is not known.

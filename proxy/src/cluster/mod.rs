@@ -113,14 +113,20 @@ pub(crate) struct Keepalive {
 /// The place of a cluster by name: routes keep it, updates fill it. Empty while the cluster is not known.
 #[derive(Debug)]
 pub(crate) struct ClusterSlot {
+    name: Box<str>,
     current: ArcSwapOption<Cluster>,
 }
 
 // === impl ClusterSlot ===
 
 impl ClusterSlot {
-    pub(crate) fn empty() -> Self {
-        Self { current: ArcSwapOption::empty() }
+    pub(crate) fn empty(name: &str) -> Self {
+        Self { name: name.into(), current: ArcSwapOption::empty() }
+    }
+
+    /// The name of the cluster, there or not.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn get(&self) -> Option<Arc<Cluster>> {
@@ -147,6 +153,11 @@ impl Discovery {
 // === impl Cluster ===
 
 impl Cluster {
+    /// Whether its endpoints are, where they come by themselves.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.discovery, Discovery::Eds { .. }) || self.endpoints.load().known
+    }
+
     /// The limits for requests of a priority.
     pub(crate) fn breaker_of(&self, priority: Priority) -> &Breaker {
         match priority {

@@ -17,7 +17,7 @@ use crate::{
     access_log::writer::{LogStats, Output},
     cluster::{ClusterSlot, directory::Directory},
     metrics::NamedCounters,
-    route::RouteSlot,
+    route::{RouteSlot, demand::Demand},
 };
 
 /// What each name leads to: the same place before and after what has the name is known.
@@ -37,6 +37,8 @@ pub(crate) struct Names {
     pub(crate) scopes: ScopeTables,
     /// Where configuration may come from.
     pub(crate) servers: Arc<Servers>,
+    /// Virtual hosts that requests ask for.
+    pub(crate) demand: Arc<Demand>,
     log_stats: Arc<LogStats>,
     /// What the filters of routes count in.
     pub(crate) counters: Arc<NamedCounters>,
@@ -65,6 +67,7 @@ impl Names {
             extensions: Extensions::default(),
             scopes: ScopeTables::default(),
             servers: Arc::default(),
+            demand: Arc::default(),
             log_stats,
             counters,
             directory: Arc::default(),
@@ -96,7 +99,7 @@ impl Names {
 
     /// The same for who can do without, as Envoy's filters do: a cluster that is not there is one that does not answer.
     pub(crate) fn cluster_if_any(&mut self, name: &str) -> Arc<ClusterSlot> {
-        let slot = self.clusters.entry(name.to_owned()).or_insert_with(|| Arc::new(ClusterSlot::empty()));
+        let slot = self.clusters.entry(name.to_owned()).or_insert_with(|| Arc::new(ClusterSlot::empty(name)));
         Arc::clone(slot)
     }
 

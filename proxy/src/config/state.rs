@@ -14,6 +14,7 @@ mod runtime;
 mod scopes;
 mod servers;
 mod updates;
+mod virtual_hosts;
 mod warming;
 
 use std::{
@@ -32,7 +33,7 @@ use weft_xds::{
             cluster::v3::Cluster as ProtoCluster,
             endpoint::v3::ClusterLoadAssignment,
             listener::v3::Listener as ProtoListener,
-            route::v3::{RouteConfiguration, ScopedRouteConfiguration},
+            route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost},
         },
         extensions::transport_sockets::tls::v3::Secret,
     },
@@ -47,13 +48,13 @@ use super::{
     last_good::LastGood,
     listener,
     names::Names,
-    route,
     source::{Patience, Source},
 };
 use crate::{
     access_log::writer::Output,
     cluster::{Cluster, manager::Tasks},
     listener::{Bound, Listener, ListenerSlot},
+    route::demand::Demand,
     tls::material::Material,
     worker::{Shared, threads::Bindings},
 };
@@ -70,6 +71,10 @@ pub(crate) struct State {
     route_clusters: BTreeMap<String, BTreeSet<String>>,
     /// Listeners that are asked for by the address that connections go to.
     on_demand: OnDemand,
+    /// By the name of their route table, a slash and a host.
+    pub(crate) virtual_hosts: BTreeMap<String, VirtualHost>,
+    /// Whether the server speaks the incremental variant, without which there are no virtual hosts by themselves.
+    pub(crate) incremental: bool,
     pub(crate) endpoints: BTreeMap<String, ClusterLoadAssignment>,
     /// Layers of runtime values that resources fill.
     pub(crate) runtime_layers: Layers,
@@ -142,6 +147,8 @@ impl State {
         if let Some(local) = &shared.local {
             names.clusters.insert(local.name.clone(), Arc::clone(&local.slot));
         }
+        let wanted_changed = shared.wanted_clusters.changed();
+        names.demand = Arc::new(Demand::new(Arc::clone(&wanted_changed)));
         Self {
             shared,
             names,
@@ -151,6 +158,8 @@ impl State {
             scopes: BTreeMap::new(),
             route_clusters: BTreeMap::new(),
             on_demand: OnDemand::default(),
+            virtual_hosts: BTreeMap::new(),
+            incremental: false,
             endpoints: BTreeMap::new(),
             runtime_layers: Layers::default(),
             clusters_from: None,
@@ -163,7 +172,7 @@ impl State {
             ledger: Ledger::default(),
             references: Arc::default(),
             servers_changed: Arc::default(),
-            wanted_changed: Arc::default(),
+            wanted_changed,
             last_good: None,
             draining: false,
             stopped: false,
@@ -305,7 +314,7 @@ impl State {
             return Ok(());
         }
         self.names.asked_clusters.clear();
-        let table = route::compile(path, &message, &mut self.names)?;
+        let table = self.compile_routes(path, &message)?;
         self.route_clusters.insert(key.to_owned(), std::mem::take(&mut self.names.asked_clusters));
         self.names.known_route(key.to_owned()).set(Some(Arc::new(table)));
         self.routes.insert(key.to_owned(), message);
@@ -396,7 +405,17 @@ impl State {
             ResourceType::ScopedRouteConfiguration => {
                 self.scopes.remove(name);
             }
+            // Tables go with their virtual hosts elsewhere.
             ResourceType::Secret | ResourceType::VirtualHost => {}
+        }
+    }
+
+    /// Tells who waits for clusters which of them are there, with their endpoints.
+    fn tell_of_clusters(&self) {
+        for name in self.shared.wanted_clusters.waited() {
+            if self.clusters.get(&name).is_some_and(|entry| entry.cluster.is_known()) {
+                self.shared.wanted_clusters.found(&name);
+            }
         }
     }
 
@@ -496,7 +515,8 @@ impl State {
                     .and_then(|message| self.set_extension(&path, &resource.name, message)),
                 ResourceType::ScopedRouteConfiguration => unpack(&path, any::unpack(&resource.body))
                     .and_then(|message| self.set_scope(&path, message, &mut changing)),
-                ResourceType::VirtualHost => Err(path.error("nothing here asks for it")),
+                ResourceType::VirtualHost => unpack(&path, any::unpack(&resource.body))
+                    .and_then(|message| self.set_virtual_host(&path, &resource.name, message, &mut changing)),
             };
             let version = if resource.version.is_empty() { &update.version } else { &resource.version };
             if let Err(error) = &result {
@@ -510,8 +530,11 @@ impl State {
             }
         }
         for name in update.removed {
-            if type_ == ResourceType::Listener {
-                self.on_demand.absent(&name);
+            match type_ {
+                ResourceType::VirtualHost => self.remove_virtual_host(&name, &mut changing),
+                ResourceType::Cluster => self.shared.wanted_clusters.absent(&name),
+                ResourceType::Listener => self.on_demand.absent(&name),
+                _ => {}
             }
             self.remove(type_, &name);
             self.ledger.removed(type_, &name);
@@ -519,8 +542,10 @@ impl State {
         match type_ {
             ResourceType::Cluster => self.names.list_clusters(),
             ResourceType::ScopedRouteConfiguration => self.place_scopes(),
+            ResourceType::VirtualHost => self.place_virtual_hosts(&changing),
             _ => {}
         }
+        self.tell_of_clusters();
         self.names.forget_unused();
         self.shared.registry.forget_unused();
         self.forget_unasked();

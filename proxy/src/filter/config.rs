@@ -22,7 +22,7 @@ use super::{
     chain::Entry,
     compressor, cors, ext_authz, fault, grpc_web, header_mutation, health_check, jwt_authn,
     live::{Discovered, Place},
-    local_ratelimit,
+    local_ratelimit, on_demand,
     overrides::Override,
     ratelimit, rbac, set_metadata, stateful_session,
 };
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// Every kind of filter that there is, but for the router.
-const KINDS: [&Kind; 17] = [
+const KINDS: [&Kind; 18] = [
     &adaptive_concurrency::KIND,
     &admission_control::KIND,
     &buffer::KIND,
@@ -52,6 +52,7 @@ const KINDS: [&Kind; 17] = [
     &health_check::KIND,
     &jwt_authn::KIND,
     &local_ratelimit::KIND,
+    &on_demand::KIND,
     &ratelimit::KIND,
     &rbac::KIND,
     &set_metadata::KIND,

@@ -30,6 +30,7 @@ mod jwt_authn;
 mod later;
 mod live;
 mod local_ratelimit;
+mod on_demand;
 mod overrides;
 mod ratelimit;
 pub(crate) mod rbac;
@@ -46,7 +47,7 @@ use overrides::Own;
 pub(crate) use stateful_session::Session;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, directory::ClusterRef},
     config::{ConfigError, Path, names::Names},
     http::{
         change::{Changes, RequestBody},
@@ -159,10 +160,22 @@ struct Inputs<'i> {
 impl Request<'_> {
     /// Where the request goes if the filters let it pass.
     fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.meant()?.get(self.head)
+    }
+
+    /// The name of that, if it is not there with its endpoints.
+    fn missing_cluster(&self) -> Option<String> {
+        let meant =
+            self.meant().filter(|meant| meant.get(self.head).is_none_or(|cluster| !cluster.is_known()))?;
+        let name = std::str::from_utf8(meant.name(self.head)?).ok()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    }
+
+    fn meant(&self) -> Option<&ClusterRef> {
         let Action::Forward(forward) = &self.route?.action else { return None };
         match &forward.target {
-            Target::One(meant) => meant.get(self.head),
-            Target::Weighted { clusters, .. } => clusters.get(self.drawn)?.cluster.get(self.head),
+            Target::One(meant) => Some(meant),
+            Target::Weighted { clusters, .. } => Some(&clusters.get(self.drawn)?.cluster),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod affinity;
 pub(crate) mod backoff;
 pub(crate) mod cookies;
+pub(crate) mod demand;
 pub(crate) mod duration;
 mod index;
 pub(crate) mod internal_redirect;

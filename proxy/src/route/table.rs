@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Route,
+    demand::OnDemand,
     index::PathIndex,
     matcher::{Asked, PathMatch},
     prefixes::Prefixes,
@@ -31,6 +32,8 @@ pub(crate) struct RouteTable {
     pub(crate) internal_only: Vec<Vec<u8>>,
     /// Whether any route is for CONNECT requests.
     pub(crate) connects: bool,
+    /// Where virtual hosts can be asked for that are not here.
+    pub(crate) on_demand: Option<OnDemand>,
 }
 
 /// The routes of some hosts.
@@ -84,7 +87,18 @@ impl RouteTable {
         let connects = routes.any(|route| matches!(route.matches.path, PathMatch::Connect));
         let Settings { ignore_port, ignore_parameters, internal_only } = settings;
         let parameters = !ignore_parameters;
-        Ok(Self { hosts, exact, suffixes, prefixes, any, ignore_port, parameters, internal_only, connects })
+        Ok(Self {
+            hosts,
+            exact,
+            suffixes,
+            prefixes,
+            any,
+            ignore_port,
+            parameters,
+            internal_only,
+            connects,
+            on_demand: None,
+        })
     }
 
     /// The route of a request.
@@ -93,11 +107,13 @@ impl RouteTable {
             .find(&Asked { parameters: self.parameters, ..*asked })
     }
 
-    fn host_index(&self, authority: &[u8]) -> Option<usize> {
-        // Most tables of a mesh have nothing but `*`.
-        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
-            return self.any;
-        }
+    /// Whether there is a virtual host for a request to this authority.
+    pub(crate) fn has_host(&self, authority: &[u8]) -> bool {
+        self.host_index(authority).is_some()
+    }
+
+    /// The host of an authority as virtual hosts have it.
+    pub(crate) fn host(&self, authority: &[u8]) -> Vec<u8> {
         let mut lower = authority.to_ascii_lowercase();
         if self.ignore_port
             && let Some(colon) = lower.iter().rposition(|byte| *byte == b':')
@@ -106,6 +122,15 @@ impl RouteTable {
         {
             lower.truncate(colon);
         }
+        lower
+    }
+
+    fn host_index(&self, authority: &[u8]) -> Option<usize> {
+        // Most tables of a mesh have nothing but `*`.
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            return self.any;
+        }
+        let lower = self.host(authority);
         if let Some(index) = self.exact.get(&lower) {
             return Some(*index);
         }

@@ -33,6 +33,7 @@ use crate::{
     metrics::Registry,
     overload::Overload,
     pool::Pools,
+    route::demand::Demand,
     runtime::{Runtime, Share},
 };
 
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) drain: Arc<Drain>,
     pub(crate) drain_plan: DrainPlan,
     pub(crate) runtime: Runtime,
+    /// Clusters that requests ask for.
+    pub(crate) wanted_clusters: Demand,
     /// The name of the service that this proxy is beside.
     pub(crate) node_cluster: String,
     pub(crate) upkeeps: Upkeeps,
@@ -90,6 +93,7 @@ impl Shared {
             drain: Arc::new(Drain::new(drain_plan)),
             drain_plan,
             runtime: Runtime::default(),
+            wanted_clusters: Demand::default(),
             node_cluster: String::new(),
             upkeeps: Upkeeps::default(),
             failing: AtomicBool::new(false),

@@ -114,6 +114,8 @@ const WILDCARD: &str = "*";
 struct Asked {
     all: bool,
     names: BTreeSet<String>,
+    /// What names begin with, before their last slash, that are welcome without being asked for.
+    namespaces: BTreeSet<String>,
 }
 
 /// An update that was handed out and is not answered yet.
@@ -169,11 +171,15 @@ impl Asked {
     fn from_wanted(type_: ResourceType, wanted: &Subscriptions) -> Option<Self> {
         let all = wanted.all(type_);
         let names = wanted.names(type_).cloned().unwrap_or_default();
-        (all || !names.is_empty()).then_some(Self { all, names })
+        let namespaces = wanted.namespaces(type_).cloned().unwrap_or_default();
+        let any = all || !names.is_empty() || !namespaces.is_empty();
+        any.then_some(Self { all, names, namespaces })
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.all || self.names.contains(name)
+        self.all
+            || self.names.contains(name)
+            || name.rsplit_once('/').is_some_and(|(space, _)| self.namespaces.contains(space))
     }
 
     /// The names as they are told, where none are needed to ask for everything.

@@ -12,15 +12,20 @@ mod target;
 
 use std::sync::Arc;
 
-use weft_xds::pb::envoy::config::route::v3::{
-    Route as ProtoRoute, RouteConfiguration, VirtualHost as ProtoHost, route::Action as ProtoAction,
-    virtual_host::TlsRequirementType,
+use weft_xds::{
+    ResourceType,
+    pb::envoy::config::route::v3::{
+        Route as ProtoRoute, RouteConfiguration, VirtualHost as ProtoHost, route::Action as ProtoAction,
+        virtual_host::TlsRequirementType,
+    },
 };
 
 use self::levels::{Levels, changes};
 pub(crate) use self::rewrite::rewrite_text;
 pub(super) use self::rewrite::substitution;
-use super::{ConfigError, Path, matcher, names::Names, rate_limit, retry, unsupported, value};
+use super::{
+    ConfigError, Path, matcher, names::Names, rate_limit, retry, source::Source, unsupported, value,
+};
 use crate::filter::{Overrides, config as filter};
 use crate::route::{
     Action, AttemptNotes, Route,
@@ -55,17 +60,35 @@ pub(crate) fn compile(
     message: &RouteConfiguration,
     names: &mut Names,
 ) -> Result<RouteTable, ConfigError> {
-    unsupported!(path, message; vhds, cluster_specifier_plugins, vhost_header,
+    if message.vhds.is_some() {
+        return Err(path.field("vhds").error("is supported in routes that come over rds from ads"));
+    }
+    compile_with_hosts(path, message, &[], names)
+}
+
+/// The same with virtual hosts that came by themselves, and were looked at by [`check_host`].
+pub(crate) fn compile_with_hosts(
+    path: &Path,
+    message: &RouteConfiguration,
+    further: &[&ProtoHost],
+    names: &mut Names,
+) -> Result<RouteTable, ConfigError> {
+    unsupported!(path, message; cluster_specifier_plugins, vhost_header,
         route_specifiers);
-    let levels = Levels::new(message.most_specific_header_mutations_wins).with(changes!(path, message));
-    let filters =
-        filter::overrides(path, &message.typed_per_filter_config, &Overrides::default(), &names.counters)?;
-    let longest_body = value::number(message.max_direct_response_body_size_bytes.as_ref(), LONGEST_BODY);
-    let mirrors = mirror::compile(path, &message.request_mirror_policies, names)?.into();
-    let outer = Outer { levels, filters, longest_body: longest_body as usize, mirrors };
-    let mut hosts = Vec::with_capacity(message.virtual_hosts.len());
+    if let Some(vhds) = &message.vhds {
+        let path = path.field("vhds.config_source");
+        let source = vhds.config_source.as_ref();
+        if Source::read(&path, source, ResourceType::VirtualHost, &names.servers)? != Source::Ads {
+            return Err(path.error("only ads is supported"));
+        }
+    }
+    let outer = outer(path, message, names)?;
+    let mut hosts = Vec::with_capacity(message.virtual_hosts.len() + further.len());
     for (index, host) in message.virtual_hosts.iter().enumerate() {
         hosts.push(virtual_host(&path.item("virtual_hosts", index), host, &outer, names)?);
+    }
+    for host in further {
+        hosts.push(virtual_host(&Path::root("virtual-host").field(&host.name), host, &outer, names)?);
     }
     let internal_only = message.internal_only_headers.iter().enumerate();
     let internal_only =
@@ -76,6 +99,30 @@ pub(crate) fn compile(
         internal_only: internal_only.collect::<Result<_, _>>()?,
     };
     RouteTable::new(hosts, settings).map_err(|reason| path.field("virtual_hosts").error(reason))
+}
+
+/// Compiles a virtual host of this table by itself.
+pub(crate) fn check_host(
+    path: &Path,
+    table: &RouteConfiguration,
+    message: &ProtoHost,
+    names: &mut Names,
+) -> Result<(), ConfigError> {
+    let outer = outer(path, table, names)?;
+    let host = virtual_host(path, message, &outer, names)?;
+    RouteTable::new(vec![host], Settings::default())
+        .map(drop)
+        .map_err(|reason| path.field("domains").error(reason))
+}
+
+/// What a table says for all of its virtual hosts.
+fn outer(path: &Path, message: &RouteConfiguration, names: &mut Names) -> Result<Outer, ConfigError> {
+    let levels = Levels::new(message.most_specific_header_mutations_wins).with(changes!(path, message));
+    let filters =
+        filter::overrides(path, &message.typed_per_filter_config, &Overrides::default(), &names.counters)?;
+    let longest_body = value::number(message.max_direct_response_body_size_bytes.as_ref(), LONGEST_BODY);
+    let mirrors = mirror::compile(path, &message.request_mirror_policies, names)?.into();
+    Ok(Outer { levels, filters, longest_body: longest_body as usize, mirrors })
 }
 
 fn virtual_host(

@@ -8,7 +8,7 @@ use weft_xds::{
             core::v3::TypedExtensionConfig,
             endpoint::v3::ClusterLoadAssignment,
             listener::v3::Listener as ProtoListener,
-            route::v3::{RouteConfiguration, ScopedRouteConfiguration},
+            route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost},
         },
         envoy::extensions::transport_sockets::tls::v3::Secret,
         envoy::service::runtime::v3::Runtime as ProtoRuntime,
@@ -83,7 +83,10 @@ impl State {
                 let packed = |message| any::pack::<ScopedRouteConfiguration>(message);
                 self.scopes.iter().map(|(name, message)| (name.as_str(), packed(message))).collect()
             }
-            ResourceType::VirtualHost => Vec::new(),
+            ResourceType::VirtualHost => {
+                let packed = |message| any::pack::<VirtualHost>(message);
+                self.virtual_hosts.iter().map(|(name, message)| (name.as_str(), packed(message))).collect()
+            }
         }
     }
 }

@@ -41,13 +41,14 @@ impl State {
         Subscriptions {
             all_clusters: self.clusters_from == Some(Source::Ads),
             all_listeners: self.listeners_from == Some(Source::Ads),
-            clusters,
+            clusters: clusters.into_iter().chain(self.shared.wanted_clusters.names()).collect(),
             listeners,
             endpoints: endpoints.collect(),
             routes: routes.filter(over_ads).collect(),
             secrets: self.names.secrets.wanted(),
             all_scopes: self.names.scopes.from == Some(Source::Ads),
-            virtual_hosts: BTreeSet::new(),
+            virtual_hosts: self.names.demand.names(),
+            virtual_host_tables: self.open_tables().into_values().collect(),
             extensions: {
                 let known = &self.names.extensions;
                 let over_ads =
@@ -127,6 +128,10 @@ impl State {
         let routes = self.asked_routes();
         let extensions = self.asked_extensions();
         self.names.extensions.retain(&extensions);
+        let open: BTreeSet<String> = self.open_tables().into_values().collect();
+        let of_open = |name: &str| name.rsplit_once('/').is_some_and(|(key, _)| open.contains(key));
+        self.names.demand.retain(of_open);
+        self.virtual_hosts.retain(|name, _| of_open(name));
         let ledger = &mut self.ledger;
         let mut stays = |type_, asked: &BTreeSet<String>, key: &str| {
             let asked = asked.contains(key);

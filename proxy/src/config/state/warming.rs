@@ -54,10 +54,14 @@ impl State {
             && self.scope_routes().iter().all(routed);
         let given = &self.names.extensions.given;
         let extended = |key: &String| given.contains_key(key) || refused(ResourceType::ExtensionConfig, key);
+        let open = self.open_tables();
+        // As in Envoy: the first word about virtual hosts is waited for, though it need not bring any.
+        let hosts = self.heard.contains(&ResourceType::VirtualHost);
         for entry in self.listeners.values_mut() {
             let warm = entry.pending.as_ref().is_some_and(|listener| listener.is_warm())
                 && entry.routes.iter().all(routed)
                 && (scopes || !entry.scoped)
+                && (hosts || !entry.routes.iter().any(|key| open.contains_key(key)))
                 && entry.extensions.awaited.iter().all(extended);
             if !warm && !entry.warming.over {
                 continue;

@@ -155,6 +155,8 @@ pub(crate) struct Record {
     pub(crate) upstream_millis: Option<u64>,
     /// What filters will do to the response.
     pub(crate) later: Later,
+    /// Whether a filter found out that there is a route by now.
+    pub(crate) look_again: bool,
 }
 
 /// How an exchange ended.
@@ -268,6 +270,14 @@ impl<'a> Exchange<'a> {
                     Ok(()) => {
                         length = source.length(length);
                         self.decide(length)
+                    }
+                    // From the first filter on, whose words about the request without a route are void.
+                    Err(_) if std::mem::take(&mut self.record.look_again) => {
+                        self.tell_endings(0);
+                        self.record.metadata = Metadata::default();
+                        self.record.later = Later::default();
+                        self.find_route();
+                        continue;
                     }
                     Err(reply) => Err(*reply),
                 },

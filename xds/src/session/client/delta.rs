@@ -1,7 +1,7 @@
 //! The incremental variant.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Instant,
 };
 
@@ -70,8 +70,13 @@ impl DeltaClient {
             }
             // Only names can change on a stream.
             (Some(before), now) => {
-                let now = Asked { all: before.all, names: now.map(|now| now.names).unwrap_or_default() };
-                if now == *before {
+                let now = Asked { all: before.all, ..now.unwrap_or_default() };
+                if now.names == before.names {
+                    // What is welcome is not told.
+                    if now != *before {
+                        held.retain(&now);
+                        *asked = Some(now);
+                    }
                     return None;
                 }
                 let request = DeltaDiscoveryRequest {
@@ -114,6 +119,15 @@ impl ClientSession for DeltaClient {
         };
         let type_held = &mut self.held[type_.index()];
         let had = &type_held.resources;
+        // Of a host that was asked for and does not exist Envoy is told so by its name, or an alias, without a body.
+        let absent: BTreeSet<String> = response
+            .resources
+            .iter()
+            .filter(|one| type_ == ResourceType::VirtualHost && one.resource.is_none())
+            .flat_map(|one| one.aliases.iter().chain([&one.name]))
+            .filter(|name| asked.covers(name) && !had.contains_key(*name))
+            .cloned()
+            .collect();
         let read = |wrapped: Wrapped| {
             // What is new here may have changed long before anybody asked for it.
             let replaces = had.get(&wrapped.name).is_some_and(|had| had.version != wrapped.version);
@@ -137,6 +151,7 @@ impl ClientSession for DeltaClient {
         refused.retain(|rejected| asked.covers(&rejected.name));
         let mut removed = response.removed_resources;
         removed.retain(|name| asked.covers(name));
+        removed.extend(absent);
         self.pending = Some(Pending {
             type_,
             nonce: response.nonce,

@@ -87,9 +87,7 @@ impl SotwClient {
             (None, None) => return false,
             (None, Some(now)) => now,
             // Only names can change on a stream.
-            (Some(before), now) => {
-                Asked { all: before.all, names: now.map(|now| now.names).unwrap_or_default() }
-            }
+            (Some(before), now) => Asked { all: before.all, ..now.unwrap_or_default() },
         };
         if asked.as_ref() == Some(&now) {
             return false;

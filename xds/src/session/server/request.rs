@@ -114,7 +114,8 @@ impl ServerSession {
         names.append(&mut more);
         state.subscribe(Subscription::new(all, names));
         if first {
-            state.owed = all;
+            // Who is ready for any virtual host waits for the first word about them.
+            state.owed = all || (type_ == ResourceType::VirtualHost && named.0 == 0);
             for (name, version) in had {
                 state.had(name, &version);
             }

@@ -5,6 +5,7 @@ mod hostile;
 mod on_request;
 mod pair;
 mod server;
+mod virtual_hosts;
 
 use std::{sync::Arc, time::Instant};
 
