@@ -53,7 +53,7 @@ async fn a_cluster_comes_with_its_first_request_which_waits_for_it_and_its_endpo
     let bootstrap = control.bootstrap().replace("  cds_config: { ads: {} }\n", "");
     let proxy = Proxy::start(&bootstrap).await;
     eventually("ready", async || proxy.admin("GET", "/ready").await == "LIVE\n").await;
-    assert!(control.cache.status("p").expect("known").types.get(&ResourceType::Cluster).is_none());
+    assert!(!control.cache.status("p").expect("known").types.contains_key(&ResourceType::Cluster));
     assert_eq!(ask(port, "/off", "c").await, "503", "the route says that nothing is asked for");
     let begin = Instant::now();
     assert_eq!(ask(port, "/", "nowhere").await, "503");

@@ -36,7 +36,7 @@ fn wrapped(name: &str, aliases: &[&str], there: bool) -> Wrapped {
 }
 
 fn receive(client: &mut DeltaClient, resources: Vec<Wrapped>) -> ResourceUpdate {
-    match client.receive(response(resources), std::time::Instant::now()) {
+    match client.receive(response(resources), Instant::now()) {
         Received::Update(update) => update,
         other => panic!("{other:?} is no update"),
     }
