@@ -68,7 +68,9 @@ pub fn chunked(mut rest: &[u8]) -> Option<(Vec<u8>, Vec<Field>, &[u8])> {
     loop {
         let line = line(&mut rest)?;
         let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
-        let (digits, extension) = (std::str::from_utf8(&line[..end]).ok()?, line[end..].trim_ascii_start());
+        // Not `trim_ascii_start`, for which a form feed is a blank: here it is a byte that must not be.
+        let blanks = line[end..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let (digits, extension) = (std::str::from_utf8(&line[..end]).ok()?, &line[end + blanks..]);
         if digits.is_empty() || digits.len() > 15 || !extension.iter().all(|byte| is_text(*byte)) {
             return None;
         }
