@@ -23,6 +23,9 @@ use crate::{
     proxy_protocol::{self, read::Parsed},
 };
 
+/// How many fields a request may have.
+pub const MAX_REQUEST_FIELDS: usize = parse::DEFAULT_MAX_FIELDS;
+
 /// How reading ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading<T> {
