@@ -53,7 +53,8 @@ pub struct Snapshot {
     pub secrets: BTreeMap<String, Any>,
     /// `ScopedRouteConfiguration`s by name.
     pub scopes: BTreeMap<String, Any>,
-    /// `VirtualHost`s by the name of their `RouteConfiguration`, a slash and a host.
+    /// `VirtualHost`s by the name of their `RouteConfiguration`, a slash and a name of their own. Clients find them by
+    /// any host among their domains. (Envoy removes one only if this is also the `name` in it.)
     pub virtual_hosts: BTreeMap<String, Any>,
     /// `TypedExtensionConfig`s by name.
     pub extensions: BTreeMap<String, Any>,

@@ -13,6 +13,7 @@
 //! # Assumptions
 //! * The client handles responses in the order in which they are sent, as every known client does.
 
+mod aliases;
 mod blame;
 mod outgoing;
 mod request;
@@ -89,6 +90,10 @@ impl ServerSession {
             };
             Arc::new(given.with_named(names))
         });
+        if let Some(snapshot) = &self.snapshot {
+            let hosts = ResourceType::VirtualHost;
+            self.types[hosts.index()].reach(snapshot.get(hosts));
+        }
     }
 
     /// The next response to send, until there is none.
@@ -142,13 +147,14 @@ impl ServerSession {
 
     /// What the client is to have of one type, and the names of what it asked for that does not exist.
     pub fn wanted(&self, type_: ResourceType) -> (Vec<Arc<VersionedResource>>, Vec<String>) {
-        let subscription = self.types[type_.index()].subscription.as_ref();
-        let Some((subscription, snapshot)) = subscription.zip(self.snapshot.as_ref()) else {
+        let state = &self.types[type_.index()];
+        let Some((subscription, snapshot)) = state.subscription.as_ref().zip(self.snapshot.as_ref()) else {
             return Default::default();
         };
         let there = snapshot.get(type_);
-        let wanted = there.iter().filter(|resource| subscription.covers(&resource.name)).cloned().collect();
-        let missing = subscription.all_names().iter().filter(|name| there.get(name).is_none());
+        let wanted = there.iter().filter(|resource| state.covers(&resource.name)).cloned().collect();
+        let missing =
+            subscription.all_names().iter().filter(|name| there.get(name).is_none() && !state.is_alias(name));
         (wanted, missing.map(Name::to_string).collect())
     }
 
@@ -204,13 +210,22 @@ impl ServerSession {
         }
         let state = &mut self.types[type_.index()];
         let full = self.variant == Variant::Sotw && type_.is_wildcard_by_default();
-        let (mut removed, mut kept) = (diff.absent, diff.removed);
+        let by_resource = type_ == ResourceType::VirtualHost;
+        let (unknown, mut removed) =
+            if by_resource { (diff.absent, Vec::new()) } else { (Vec::new(), diff.absent) };
+        let mut kept = diff.removed;
         if removes {
             removed.extend(kept.drain(..).map(|(name, _)| name));
         }
         let upserts = if full { state.all_in_scope(current, &kept) } else { diff.upserts };
-        state.sent(&nonce, current, upserts.clone(), removed.clone(), kept);
-        Outgoing { type_, version: current.version(), nonce, upserts, removed }
+        let aliases = |resource: &Arc<VersionedResource>| {
+            let aliases: Vec<_> = state.aliases(&resource.name).cloned().collect();
+            (!aliases.is_empty()).then(|| (resource.name.clone(), aliases))
+        };
+        let aliases = upserts.iter().filter_map(aliases).collect();
+        let told_gone = unknown.iter().chain(&removed).cloned().collect();
+        state.sent(&nonce, current, upserts.clone(), told_gone, kept);
+        Outgoing { type_, version: current.version(), nonce, upserts, removed, unknown, aliases }
     }
 }
 

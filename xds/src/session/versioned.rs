@@ -12,7 +12,10 @@ use super::Version;
 use crate::{
     any, cause,
     pb::{
-        envoy::{config::cluster::v3::Cluster, service::discovery::v3::Resource},
+        envoy::{
+            config::{cluster::v3::Cluster, route::v3::VirtualHost},
+            service::discovery::v3::Resource,
+        },
         google::protobuf::Any,
     },
     resource::ResourceType,
@@ -37,6 +40,8 @@ pub struct VersionedResource {
     body_at: usize,
     /// Of a cluster: the name under which it asks for its endpoints.
     pub(super) endpoints_name: Option<Name>,
+    /// Of a virtual host: what it serves, in lower case.
+    domains: Box<[String]>,
 }
 
 // === impl VersionedResource ===
@@ -71,6 +76,7 @@ impl VersionedResource {
             wrapped: wrapped.freeze(),
             body_at,
             endpoints_name: endpoints_name(body),
+            domains: domains(body),
         }
     }
 
@@ -97,6 +103,11 @@ impl VersionedResource {
             && self.encoded_body() == other.encoded_body()
     }
 
+    /// Of a virtual host: what it serves, in lower case.
+    pub(super) fn domains(&self) -> impl Iterator<Item = &str> {
+        self.domains.iter().map(String::as_str)
+    }
+
     /// Digest of name and version.
     pub(super) fn digest(&self) -> u64 {
         xxhash_rust::xxh64::xxh64(self.name.as_bytes(), self.version.0)
@@ -111,6 +122,15 @@ fn endpoints_name(body: &Any) -> Option<Name> {
     let cluster: Cluster = any::unpack(body).ok()?;
     let service = cluster.eds_cluster_config?.service_name;
     Some(if service.is_empty() { cluster.name.into() } else { service.into() })
+}
+
+/// What a virtual host serves. One that cannot be read serves nothing here; its client will say what is wrong with it.
+fn domains(body: &Any) -> Box<[String]> {
+    if ResourceType::from_type_url(&body.type_url) != Some(ResourceType::VirtualHost) {
+        return Box::default();
+    }
+    let host: VirtualHost = any::unpack(body).unwrap_or_default();
+    host.domains.into_iter().map(|domain| domain.to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]

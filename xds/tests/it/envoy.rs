@@ -3,10 +3,10 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -15,24 +15,28 @@ use weft_xds::{ResourceType, json, server::SnapshotCache};
 
 use crate::support::{TestServer, eventually, resource, snapshot};
 
-const ADS: &str = "ads: {}";
+pub(crate) const ADS: &str = "ads: {}";
 
 /// Ends with the test.
-struct Envoy(Child);
+pub(crate) struct Envoy {
+    child: Child,
+    _directory: TempDir,
+}
 
 impl Drop for Envoy {
     fn drop(&mut self) {
         // It may be gone already; then there is nothing to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-fn is_missing() -> bool {
+pub(crate) fn is_missing() -> bool {
     Command::new("envoy").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
 }
 
-fn start(directory: &Path, server: SocketAddr, api_type: &str, source: &str) -> Envoy {
+/// With what is to be added to its bootstrap.
+pub(crate) fn start(server: SocketAddr, api_type: &str, source: &str, more: &str) -> Envoy {
     let config = format!(
         r#"
 node: {{ id: one, cluster: test }}
@@ -51,20 +55,23 @@ static_resources:
     load_assignment:
       cluster_name: ads
       endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}]
+{more}
 "#,
         port = server.port()
     );
     json::parse_bootstrap(&config, json::Format::Yaml).expect("we read what Envoy reads");
-    let path = directory.join("envoy.yaml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("envoy.yaml");
     fs::write(&path, config).unwrap();
-    let log = fs::File::create(directory.join("envoy.log")).unwrap();
+    let log = fs::File::create(directory.path().join("envoy.log")).unwrap();
     let mut command = Command::new("envoy");
     command.arg("-c").arg(path).args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"]);
-    Envoy(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    Envoy { child, _directory: directory }
 }
 
 /// A server that answers every request with its name.
-async fn backend(name: &'static str) -> SocketAddr {
+pub(crate) async fn backend(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -83,8 +90,14 @@ async fn backend(name: &'static str) -> SocketAddr {
 }
 
 async fn get(address: SocketAddr) -> Option<String> {
+    get_from(address, "web", "/", "").await
+}
+
+/// With further lines of the request's head.
+pub(crate) async fn get_from(address: SocketAddr, host: &str, path: &str, head: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).await.ok()?;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{head}\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await.ok()?;
     Some(response)
@@ -107,8 +120,7 @@ async fn serves_requests(test: &str, api_type: &str, source: &str) {
     let mut state = snapshot(listener, first);
     cache.set("one", state.clone());
     let server = TestServer::start(&cache).await;
-    let directory = tempfile::tempdir().unwrap();
-    let _envoy = start(directory.path(), server.address, api_type, source);
+    let _envoy = start(server.address, api_type, source, "");
     answered_by(listener, "first").await;
     let status = cache.status("one").expect("connected");
     assert_eq!(status.types.len(), 4, "all four types are asked for: {status:?}");

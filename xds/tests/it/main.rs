@@ -3,6 +3,7 @@
 
 mod csds;
 mod envoy;
+mod envoy_types;
 mod load;
 mod loopback;
 mod polling;

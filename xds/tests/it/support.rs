@@ -135,6 +135,6 @@ pub(crate) fn endpoints(name: &str, endpoint: SocketAddr) -> Any {
     resource("envoy.config.endpoint.v3.ClusterLoadAssignment", value)
 }
 
-fn address(address: SocketAddr) -> Value {
+pub(crate) fn address(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }

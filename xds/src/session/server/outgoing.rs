@@ -1,6 +1,6 @@
 //! Responses, and how they get onto the wire.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{BufMut as _, BytesMut};
 use prost::{
@@ -12,7 +12,7 @@ use super::Variant;
 use crate::{
     pb::envoy::{
         config::core::v3::ControlPlane,
-        service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse},
+        service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
     },
     resource::ResourceType,
     session::{Name, Version, VersionedResource},
@@ -34,6 +34,11 @@ pub struct Outgoing {
     pub upserts: Vec<Arc<VersionedResource>>,
     /// Names that are gone; not expressed in state-of-the-world mode.
     pub removed: Vec<Name>,
+    /// Names that were asked for and stand for nothing, where that is told by a resource without a body: clients wait
+    /// for one, and do not take a removal for it.
+    pub unknown: Vec<Name>,
+    /// The names by which a resource was asked for, beside its own; by that.
+    pub aliases: BTreeMap<Name, Vec<Name>>,
 }
 
 /// A response on its way onto the wire, piece by piece: its resources are encoded already, and all streams share them.
@@ -44,6 +49,8 @@ pub(crate) struct Encoding {
     head: Vec<u8>,
     variant: Variant,
     resources: std::vec::IntoIter<Arc<VersionedResource>>,
+    /// What comes after a resource as it is encoded, and is read as a part of it; by its name.
+    additions: BTreeMap<Name, Vec<u8>>,
 }
 
 // === impl Outgoing ===
@@ -57,6 +64,7 @@ impl Outgoing {
             Variant::Delta => DeltaDiscoveryResponse {
                 system_version_info: self.version.to_string(),
                 type_url,
+                resources: self.unknown.iter().map(without_body).collect(),
                 removed_resources: self.removed.iter().map(Name::to_string).collect(),
                 nonce: self.nonce,
                 control_plane,
@@ -72,7 +80,12 @@ impl Outgoing {
             }
             .encode_to_vec(),
         };
-        Encoding { head, variant, resources: self.upserts.into_iter() }
+        let addition = |(name, aliases): (Name, Vec<Name>)| {
+            let aliases = aliases.iter().map(Name::to_string).collect();
+            (name, Resource { aliases, ..Default::default() }.encode_to_vec())
+        };
+        let additions = self.aliases.into_iter().map(addition).collect();
+        Encoding { head, variant, resources: self.upserts.into_iter(), additions }
     }
 
     /// What the client gets over a delta stream.
@@ -90,13 +103,18 @@ impl Outgoing {
     }
 }
 
+/// How a client is told that there is nothing of this name.
+fn without_body(name: &Name) -> Resource {
+    Resource { name: name.to_string(), aliases: vec![name.to_string()], ..Default::default() }
+}
+
 // === impl Encoding ===
 
 impl Encoding {
     /// Bytes that are left.
     pub(crate) fn len(&self) -> usize {
         let of_resource = |resource: &Arc<VersionedResource>| {
-            let length = self.encoded(resource).len();
+            let length = self.encoded(resource).len() + self.addition(resource).len();
             key_len(FIELD_RESOURCES) + encoded_len_varint(length as u64) + length
         };
         self.head.len() + self.resources.as_slice().iter().map(of_resource).sum::<usize>()
@@ -107,10 +125,11 @@ impl Encoding {
         chunk.put_slice(&std::mem::take(&mut self.head));
         while chunk.len() < enough {
             let Some(resource) = self.resources.next() else { return false };
-            let encoded = self.encoded(&resource);
+            let (encoded, addition) = (self.encoded(&resource), self.addition(&resource));
             encode_key(FIELD_RESOURCES, WireType::LengthDelimited, chunk);
-            encode_varint(encoded.len() as u64, chunk);
+            encode_varint((encoded.len() + addition.len()) as u64, chunk);
             chunk.put_slice(encoded);
+            chunk.put_slice(addition);
         }
         !self.resources.as_slice().is_empty()
     }
@@ -120,6 +139,10 @@ impl Encoding {
             Variant::Delta => resource.encoded_resource(),
             Variant::Sotw => resource.encoded_body(),
         }
+    }
+
+    fn addition(&self, resource: &VersionedResource) -> &[u8] {
+        self.additions.get(&resource.name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Checks the length that is announced, and that pieces of any size add up to the same.

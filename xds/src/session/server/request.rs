@@ -117,7 +117,7 @@ impl ServerSession {
             // Who is ready for any virtual host waits for the first word about them.
             state.owed = all || (type_ == ResourceType::VirtualHost && named.0 == 0);
             for (name, version) in had {
-                state.had(name, &version);
+                state.had(type_, name, &version);
             }
         }
         self.compose();

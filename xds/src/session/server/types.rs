@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Variant,
+    aliases::ByDomain,
     blame::{RefusedVersion, blame},
     subscription::Subscription,
 };
@@ -33,6 +34,9 @@ pub(super) struct TypeState {
     /// What the client is known to have of a name where that is not what it was told last, because it did not answer
     /// yet or refused. Only names in the scope of the subscription.
     unaccepted: BTreeMap<Name, Option<Version>>,
+    /// Virtual hosts that the client is told of because it asked for what they serve, with the names that it used; none
+    /// where it has it from an earlier stream.
+    reached: BTreeMap<Name, BTreeSet<Name>>,
     /// What became of the last response.
     progress: Progress,
     /// Of the last response; empty before the first.
@@ -145,7 +149,7 @@ impl TypeState {
             candidates.dedup();
         }
         for name in candidates {
-            if !subscription.covers(&name) {
+            if !subscription.covers(&name) && !self.reached.contains_key(&name) {
                 continue;
             }
             let told = self.told(&name);
@@ -301,13 +305,55 @@ impl TypeState {
                 self.exceptions.insert(name.clone(), Told::Nothing);
             }
         }
-        self.exceptions.retain(|name, _| subscription.covers(name));
-        self.unaccepted.retain(|name, _| subscription.covers(name));
-        self.refused.retain(|name, _| subscription.covers(name));
+        self.reached.retain(|_, asked| {
+            let by_alias = !asked.is_empty();
+            asked.retain(|name| subscription.names(name));
+            !by_alias || !asked.is_empty()
+        });
+        let covers = |name: &str| subscription.covers(name) || self.reached.contains_key(name);
+        self.exceptions.retain(|name, _| covers(name));
+        self.unaccepted.retain(|name, _| covers(name));
+        self.refused.retain(|name, _| covers(name));
+    }
+
+    /// Finds the virtual hosts that serve what the client asked for under names that are not theirs.
+    pub(super) fn reach(&mut self, current: &TypeSnapshot) {
+        let Some(subscription) = &self.subscription else { return };
+        let asked: Vec<_> =
+            subscription.all_names().iter().filter(|name| current.get(name).is_none()).cloned().collect();
+        if asked.is_empty() {
+            return;
+        }
+        let hosts = ByDomain::new(current);
+        for asked in asked {
+            let Some(name) = hosts.find(&asked) else { continue };
+            let new = self.reached.entry(name.clone()).or_default().insert(asked.clone());
+            if new || matches!(self.told(&asked), Told::Nothing) {
+                // The host is the word that is waited for; who asks for what it has, has lost it.
+                if !matches!(self.told(name), Told::Had(_)) {
+                    self.forget([name]);
+                }
+                self.exceptions.insert(asked, Told::Absent);
+            }
+        }
+    }
+
+    /// The names by which the client asked for a resource, beside its own.
+    pub(super) fn aliases(&self, name: &str) -> impl Iterator<Item = &Name> {
+        self.reached.get(name).into_iter().flatten()
+    }
+
+    /// Whether the client asked for some resource by this name, which is not its own.
+    pub(super) fn is_alias(&self, name: &str) -> bool {
+        self.reached.values().any(|asked| asked.contains(name))
     }
 
     /// What the client has from an earlier stream. To be told after it subscribed.
-    pub(super) fn had(&mut self, name: Name, version: &str) {
+    pub(super) fn had(&mut self, type_: ResourceType, name: Name, version: &str) {
+        if type_ == ResourceType::VirtualHost && !self.covers(&name) {
+            // Asked for by another name, then.
+            self.reached.insert(name.clone(), BTreeSet::new());
+        }
         if self.covers(&name) {
             self.exceptions.insert(name, Told::Had(version.parse().ok()));
         }
@@ -359,8 +405,9 @@ impl TypeState {
         }
     }
 
-    fn covers(&self, name: &str) -> bool {
+    pub(super) fn covers(&self, name: &str) -> bool {
         self.subscription.as_ref().is_some_and(|subscription| subscription.covers(name))
+            || self.reached.contains_key(name)
     }
 
     pub(super) fn was_told(&self, name: &str) -> bool {
@@ -406,7 +453,8 @@ impl TypeState {
         let base = self.base.iter().map(|resource| &resource.name);
         let names = base.chain(self.exceptions.keys()).chain(self.unaccepted.keys());
         let has = |name: &Name| Some((name.to_string(), self.acknowledged(name)?));
-        names.filter(|name| subscription.covers(name)).filter_map(has).collect()
+        let covers = |name: &&Name| subscription.covers(name) || self.reached.contains_key(*name);
+        names.filter(covers).filter_map(has).collect()
     }
 
     /// How far the client is with `current`; `None` if it did not ask for the type.

@@ -2,11 +2,15 @@
 
 use super::*;
 use crate::{
-    pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource as Wrapped},
+    any,
+    pb::envoy::{
+        config::route::v3::VirtualHost,
+        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wrapped},
+    },
     resource::{ResourceUpdate, Subscriptions},
     session::{
         client::{ClientSession as _, DeltaClient, Received, SotwClient},
-        server::{ServerSession, Variant},
+        server::{Outgoing, ServerSession, Variant},
     },
 };
 
@@ -91,11 +95,128 @@ fn who_is_ready_for_any_virtual_host_is_answered() {
     for request in client.open(&wanted(&["r/a", "r/b"])) {
         server.delta_request(request);
     }
-    server.delta_request(crate::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest {
+    server.delta_request(DeltaDiscoveryRequest {
         type_url: ResourceType::VirtualHost.type_url().into(),
         response_nonce: first.nonce,
         ..Default::default()
     });
     let second = server.next().expect("an answer");
-    assert_eq!((second.upserts.len(), second.removed.len()), (1, 1));
+    assert_eq!((second.upserts.len(), second.unknown.as_slice()), (1, &["r/b".into()][..]));
+}
+
+fn ask(session: &mut ServerSession, more: &[&str], less: &[&str], after: Option<&Outgoing>) {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    session.delta_request(DeltaDiscoveryRequest {
+        type_url: ResourceType::VirtualHost.type_url().into(),
+        resource_names_subscribe: owned(more),
+        resource_names_unsubscribe: owned(less),
+        response_nonce: after.map(|response| response.nonce.clone()).unwrap_or_default(),
+        ..Default::default()
+    });
+}
+
+fn hosts(hosts: &[(&str, &[&str])]) -> Arc<VersionedSnapshot> {
+    let mut snapshot = Snapshot::default();
+    for (name, domains) in hosts {
+        let domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
+        let host = VirtualHost { name: (*name).to_owned(), domains, ..Default::default() };
+        snapshot.virtual_hosts.insert((*name).to_owned(), any::pack(&host));
+    }
+    Arc::new(VersionedSnapshot::new(&snapshot, None))
+}
+
+/// Name and aliases of each resource, and whether it has a body.
+fn told(response: &Outgoing) -> Vec<(String, Vec<String>, bool)> {
+    let response = response.clone().into_delta("test");
+    let told = |one: Wrapped| (one.name, one.aliases, one.resource.is_some());
+    response.resources.into_iter().map(told).collect()
+}
+
+fn one(name: &str, aliases: &[&str], there: bool) -> Vec<(String, Vec<String>, bool)> {
+    vec![(name.to_owned(), aliases.iter().map(|alias| (*alias).to_owned()).collect(), there)]
+}
+
+#[test]
+fn a_virtual_host_that_does_not_exist_is_told_by_a_resource_without_a_body() {
+    let mut server = ServerSession::new(Variant::Delta);
+    server.set_snapshot(hosts(&[("r/a", &["a"])]));
+    ask(&mut server, &["r/none"], &[], None);
+    let first = server.next().expect("an answer");
+    assert_eq!((told(&first), first.removed.len()), (one("r/none", &["r/none"], false), 0));
+    // Who asks again waits again.
+    ask(&mut server, &["r/none"], &[], Some(&first));
+    let second = server.next().expect("an answer");
+    assert_eq!(told(&second), told(&first));
+    ask(&mut server, &[], &[], Some(&second));
+    assert_eq!(server.is_acknowledged(ResourceType::VirtualHost, "r/none"), Some(true));
+
+    // It comes to be, and is removed as others are.
+    server.set_snapshot(hosts(&[("r/none", &["none"])]));
+    let third = server.next().expect("it is there now");
+    assert_eq!(told(&third), one("r/none", &[], true));
+    ask(&mut server, &[], &[], Some(&third));
+    server.set_snapshot(hosts(&[]));
+    let fourth = server.next().expect("it is gone");
+    assert_eq!((told(&fourth), fourth.removed.as_slice()), (vec![], &["r/none".into()][..]));
+    ask(&mut server, &[], &[], Some(&fourth));
+    assert!(server.next().is_none());
+}
+
+#[test]
+fn a_virtual_host_is_found_by_table_and_host_and_sent_with_that_as_its_alias() {
+    let type_ = ResourceType::VirtualHost;
+    let mut server = ServerSession::new(Variant::Delta);
+    ask(&mut server, &["r/web.test", "r/none"], &[], None);
+    server.set_snapshot(hosts(&[("r/web", &["web", "*.test"])]));
+    let first = server.next().expect("both are answered");
+    let expected = [one("r/none", &["r/none"], false), one("r/web", &["r/web.test"], true)].concat();
+    assert_eq!((told(&first), first.removed.len()), (expected, 0));
+    ask(&mut server, &[], &[], Some(&first));
+    assert!(server.next().is_none());
+    assert_eq!(server.is_acknowledged(type_, "r/web"), Some(true));
+    let (wanted, missing) = server.wanted(type_);
+    assert_eq!((wanted.len(), missing.as_slice()), (1, &["r/none".to_owned()][..]));
+
+    // Under another name it is the same, and sent to who waits for it.
+    ask(&mut server, &["r/api.test"], &[], None);
+    let second = server.next().expect("an answer");
+    assert_eq!(told(&second), one("r/web", &["r/api.test", "r/web.test"], true));
+    ask(&mut server, &[], &[], Some(&second));
+
+    // It changes and goes under its own name; what did not exist comes when there is a host that serves it.
+    let after = hosts(&[("r/new", &["none"]), ("r/web", &["*.test"])]);
+    server.set_snapshot(after.clone());
+    let third = server.next().expect("a change");
+    let new = one("r/new", &["r/none"], true);
+    assert_eq!(told(&third), [new, one("r/web", &["r/api.test", "r/web.test"], true)].concat());
+    ask(&mut server, &[], &[], Some(&third));
+    server.set_snapshot(hosts(&[("r/new", &["none"])]));
+    let fourth = server.next().expect("one is gone");
+    assert_eq!((told(&fourth), fourth.removed.as_slice()), (vec![], &["r/web".into()][..]));
+    ask(&mut server, &[], &["r/web.test", "r/api.test"], Some(&fourth));
+    server.set_snapshot(after);
+    assert!(server.next().is_none(), "nobody asks for it");
+}
+
+#[test]
+fn a_client_that_comes_back_is_told_what_became_of_virtual_hosts_that_it_has_by_other_names() {
+    let (before, after) = (hosts(&[("r/web", &["web.test"])]), hosts(&[("r/new", &["new"])]));
+    let version = before.get(ResourceType::VirtualHost).get("r/web").expect("it is there").version;
+    let come_back = |snapshot: Arc<VersionedSnapshot>| {
+        let mut server = ServerSession::new(Variant::Delta);
+        server.set_snapshot(snapshot);
+        server.delta_request(DeltaDiscoveryRequest {
+            type_url: ResourceType::VirtualHost.type_url().into(),
+            resource_names_subscribe: vec!["r/web.test".into()],
+            initial_resource_versions: [("r/web".to_owned(), version.to_string())].into(),
+            ..Default::default()
+        });
+        server.next()
+    };
+    assert!(come_back(before).is_none(), "it has what it is to have");
+    let gone = come_back(after).expect("it is told");
+    assert_eq!(
+        (told(&gone), gone.removed),
+        (one("r/web.test", &["r/web.test"], false), vec!["r/web".into()])
+    );
 }
