@@ -179,6 +179,10 @@ pub struct Pod {
     pub node: Option<String>,
     /// The TCP ports that its containers declare, sorted, with their names (empty if none).
     pub ports: Vec<(u16, String)>,
+    /// Whether it is ready, as it says itself.
+    pub ready: bool,
+    /// Whether it is marked for deletion.
+    pub leaving: bool,
 }
 
 // === impl MeshState ===

@@ -95,6 +95,9 @@ fn every_rule_of_xds_has_tests_for_both_ends_or_says_that_it_is_not_supported() 
         "tests/e2e",
         "control/mesh/src",
         "control/mesh/tests",
+        "control/node/src",
+        "control/node/tests",
+        "discovery/src",
     ] {
         read_all(&root().join(folder), &mut sources);
     }

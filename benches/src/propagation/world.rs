@@ -46,6 +46,8 @@ pub fn mesh(services: usize, endpoints: usize) -> MeshState {
                 sidecar: None,
                 node: endpoint.locality.node.clone(),
                 ports: vec![(8080, "http".into())],
+                ready: true,
+                leaving: false,
             };
             all_pods.insert(id, Arc::new(pod));
         }

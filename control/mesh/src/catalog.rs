@@ -10,7 +10,7 @@ use std::{
 
 use weft_api::mesh::{MAX_SERVICE_PORTS, outbound_port};
 use weft_discovery::model::{
-    AppProtocol, EndpointSet, MeshState, PodId, Service, ServiceId, ServicePort, Transport,
+    AppProtocol, EndpointSet, MeshState, Pod, PodId, Service, ServiceId, ServicePort, Transport,
 };
 use weft_xds::{
     ResourceType,
@@ -199,8 +199,11 @@ impl Catalog {
     }
 
     fn pods_that_differ(&self, state: &MeshState, changes: &mut Changes) {
+        // Whether a pod is ready is told to others, as its endpoints; its own proxy does not care.
+        let concerns = |pod: Option<&Arc<Pod>>| pod.map(|pod| (pod.address, pod.sidecar, pod.ports.clone()));
         let differ = differences(&self.state.pods, &state.pods);
-        changes.pods.extend(differ.into_iter().map(|(id, ..)| id.clone()));
+        let differ = differ.into_iter().filter(|(_, old, new)| concerns(*old) != concerns(*new));
+        changes.pods.extend(differ.map(|(id, ..)| id.clone()));
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     convert::{Slice, SliceId},
     transitions::{Seen, Transitions},
 };
-use crate::model::{Endpoint, EndpointPort, EndpointSet, MeshState, Pod, PodId, Service, ServiceId};
+use crate::model::{Endpoint, EndpointPort, EndpointSet, Health, MeshState, Pod, PodId, Service, ServiceId};
 
 /// How long [`MeshState::recent`] tells of a change: a reader that is slower has other problems.
 const RECENT: Duration = Duration::from_secs(60);
@@ -200,9 +200,16 @@ fn cause(old: Option<&EndpointSet>, new: &EndpointSet, transitions: &Transitions
 /// then the healthier entry counts.
 fn endpoint_set<'a>(slices: impl Iterator<Item = &'a Slice>, pods: &HashMap<PodId, Arc<Pod>>) -> EndpointSet {
     let mut found: BTreeMap<(IpAddr, Arc<[EndpointPort]>), Endpoint> = BTreeMap::new();
-    for endpoint in slices.flat_map(|slice| &slice.endpoints) {
+    let endpoints = slices.flat_map(|slice| slice.endpoints.iter().map(|found| (found, slice.follows_pods)));
+    for (endpoint, follows_pod) in endpoints {
         let mut endpoint = endpoint.clone();
-        endpoint.sidecar = endpoint.pod.as_ref().and_then(|pod| pods.get(pod)).and_then(|pod| pod.sidecar);
+        if let Some(pod) = endpoint.pod.as_ref().and_then(|pod| pods.get(pod)) {
+            endpoint.sidecar = pod.sidecar;
+            // One of the same name at another address is another pod.
+            if follows_pod && pod.address == Some(endpoint.address) {
+                endpoint.health = health(pod, endpoint.health);
+            }
+        }
         match found.entry((endpoint.address, endpoint.ports.clone())) {
             Entry::Vacant(entry) => drop(entry.insert(endpoint)),
             Entry::Occupied(mut entry) if entry.get().health < endpoint.health => {
@@ -212,6 +219,16 @@ fn endpoint_set<'a>(slices: impl Iterator<Item = &'a Slice>, pods: &HashMap<PodI
         }
     }
     EndpointSet { endpoints: found.into_values().collect() }
+}
+
+/// What a pod says itself is newer than what a controller has made of it, unless that saw the pod's end first.
+fn health(pod: &Pod, told: Health) -> Health {
+    match (pod.leaving, pod.ready) {
+        (true, true) => Health::Draining,
+        (_, false) => Health::NotReady,
+        (false, true) if told == Health::Draining => Health::Draining,
+        (false, true) => Health::Ready,
+    }
 }
 
 // === impl Table ===

@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint as KubeEndpoint, EndpointConditions, EndpointSlice},
 };
 
+use super::transitions::Phase;
 use crate::model::{
     AppProtocol, Endpoint, EndpointPort, Health, Locality, Pod, PodId, Service, ServiceId, ServiceKind,
     ServicePort, Transport,
@@ -21,6 +22,9 @@ pub const SIDECAR_ADDRESS_ANNOTATION: &str = "weft.dev/sidecar-address";
 /// The annotations of a service that the mesh reads begin so.
 const MESH_PREFIX: &str = "weft.dev/";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Who writes a slice, and who that is where it says only what the pods say.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+const FOLLOWS_PODS: &str = "endpointslice-controller.k8s.io";
 
 /// Which EndpointSlice: namespace and name.
 pub(super) type SliceId = (String, String);
@@ -32,6 +36,8 @@ pub(super) struct Slice {
     pub(super) service: ServiceId,
     /// Its endpoints; where their sidecars are is not known here.
     pub(super) endpoints: Vec<Endpoint>,
+    /// Whether the health of its endpoints is nothing but what their pods say.
+    pub(super) follows_pods: bool,
 }
 
 pub(super) fn service_id(service: &KubeService) -> Option<ServiceId> {
@@ -83,7 +89,9 @@ pub(super) fn slice_id(slice: &EndpointSlice) -> Option<SliceId> {
 /// A slice without a service's label yields one for a service without a name, which no one asks for.
 pub(super) fn slice(slice: EndpointSlice) -> Slice {
     let namespace = slice.metadata.namespace.unwrap_or_default();
-    let name = slice.metadata.labels.and_then(|mut labels| labels.remove(SERVICE_NAME_LABEL));
+    let mut labels = slice.metadata.labels.unwrap_or_default();
+    let name = labels.remove(SERVICE_NAME_LABEL);
+    let follows_pods = labels.get(MANAGED_BY_LABEL).is_some_and(|writer| writer == FOLLOWS_PODS);
     let mut ports: Vec<EndpointPort> = slice
         .ports
         .iter()
@@ -99,7 +107,7 @@ pub(super) fn slice(slice: EndpointSlice) -> Slice {
     ports.sort();
     let ports: Arc<[EndpointPort]> = ports.into();
     let endpoints = slice.endpoints.iter().filter_map(|found| endpoint(found, &namespace, &ports)).collect();
-    Slice { service: ServiceId::new(namespace, name.unwrap_or_default()), endpoints }
+    Slice { service: ServiceId::new(namespace, name.unwrap_or_default()), endpoints, follows_pods }
 }
 
 fn endpoint(endpoint: &KubeEndpoint, namespace: &str, ports: &Arc<[EndpointPort]>) -> Option<Endpoint> {
@@ -133,6 +141,7 @@ pub(super) fn pod_id(pod: &KubePod) -> Option<PodId> {
 
 pub(super) fn pod(pod: KubePod) -> Arc<Pod> {
     let id = pod_id(&pod).unwrap_or_else(|| PodId::new("", ""));
+    let Phase { ready, terminating } = Phase::of(&pod);
     let spec = pod.spec.unwrap_or_default();
     let sidecar = pod.metadata.annotations.as_ref().and_then(|all| all.get(SIDECAR_ADDRESS_ANNOTATION));
     let mut ports: Vec<(u16, String)> = spec.containers.iter().flat_map(container_ports).collect();
@@ -149,6 +158,8 @@ pub(super) fn pod(pod: KubePod) -> Arc<Pod> {
         sidecar: sidecar.and_then(|ip| ip.parse().ok()),
         node: spec.node_name,
         ports,
+        ready,
+        leaving: terminating,
     })
 }
 

@@ -6,6 +6,8 @@
 //! * A change is published as soon as its event is read. Events that are already waiting go into the same state; a
 //!   reader that is slower than that sees only the latest state.
 //! * A state is published only if something in it differs from the one before.
+//! * Whether an endpoint gets requests follows from its pod as soon as that is read, without waiting for the EndpointSlice
+//!   controller to write it down, where it is that controller's slice.
 //!
 //! # Caveats
 //! The three watches are not ordered among each other: an endpoint can be there before its pod is.

@@ -13,9 +13,9 @@ use crate::model::PodId;
 
 /// The part of a pod's life that decides whether it gets requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Phase {
-    ready: bool,
-    terminating: bool,
+pub(super) struct Phase {
+    pub(super) ready: bool,
+    pub(super) terminating: bool,
 }
 
 /// What an event tells of a pod.
@@ -72,7 +72,7 @@ impl Transitions {
 // === impl Phase ===
 
 impl Phase {
-    fn of(pod: &KubePod) -> Self {
+    pub(super) fn of(pod: &KubePod) -> Self {
         Self {
             ready: ready_condition(pod).is_some_and(|condition| condition.status == "True"),
             terminating: pod.metadata.deletion_timestamp.is_some(),

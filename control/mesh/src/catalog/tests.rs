@@ -47,6 +47,8 @@ pub(crate) fn pod(name: &str, address: &str, ports: &[u16]) -> Pod {
         sidecar: None,
         node: Some("n1".to_owned()),
         ports: ports.iter().map(|port| (*port, String::new())).collect(),
+        ready: true,
+        leaving: false,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use weft_api::mesh::METADATA_TRAFFIC;
 use weft_discovery::model::{EndpointSet, Health, PodId, ServiceId};
 use weft_xds::pb::google::protobuf::{Struct, Value, value::Kind};
@@ -119,4 +121,52 @@ fn a_proxy_that_has_gone_again_is_not_kept() {
     // The cache knows of no stream, whatever the order of what was told.
     publisher.proxy_changed("gateway~~n1");
     assert!(publisher.proxies.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_change_goes_out_at_once_and_what_follows_it_in_one_round() {
+    let rounds = |registry: &Registry| {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == "weft_mesh_snapshots_total").unwrap();
+        family.get_metric()[0].get_counter().get_value()
+    };
+    let (registry, cache, shutdown) = (Registry::new(), SnapshotCache::new(), CancellationToken::new());
+    let (states, state) = watch::channel(Arc::default());
+    let _stops = shutdown.clone().drop_guard();
+    let publishing = {
+        let registry = registry.clone();
+        async move { publish(state, cache, &registry, shutdown).await }
+    };
+    tokio::spawn(publishing);
+    let endpoints = |number: u8| {
+        let mut state = small_mesh();
+        let address = format!("127.64.0.{number}");
+        let set = EndpointSet { endpoints: vec![endpoint("web-9", &address, None, Health::Ready)] };
+        Arc::make_mut(&mut state.endpoints).insert(ServiceId::new("default", "web"), Arc::new(set));
+        Arc::new(state)
+    };
+    let started = tokio::time::Instant::now();
+    // Long enough for every task to have its turn; the clock stands still meanwhile.
+    let settle = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    settle().await;
+    states.send_replace(endpoints(4));
+    settle().await;
+    assert_eq!((rounds(&registry), started.elapsed()), (1.0, Duration::ZERO));
+    for number in 5..50 {
+        states.send_replace(endpoints(number));
+        settle().await;
+    }
+    assert_eq!(rounds(&registry), 1.0);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(rounds(&registry), 2.0);
+    // It has rested: the next one goes at once again.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = tokio::time::Instant::now();
+    states.send_replace(endpoints(50));
+    settle().await;
+    assert_eq!((rounds(&registry), started.elapsed()), (3.0, Duration::ZERO));
 }

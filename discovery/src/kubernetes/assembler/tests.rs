@@ -197,3 +197,50 @@ fn a_change_of_endpoints_is_as_old_as_what_the_pod_did() {
     let recent = assembler.take(at(600)).unwrap().recent.clone();
     assert_eq!(recent.keys().collect::<Vec<_>>(), [&ServiceId::new("default", "api")]);
 }
+
+/// Slices of the controller follow what the pod says as soon as it says it; others are their writers' business.
+#[test]
+fn an_endpoint_follows_its_pod_without_waiting_for_the_slice_to_be_rewritten() {
+    let pod = |uid: &str, address: &str, ready: &str, deleted: bool| {
+        let object: KubePod = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web-1", "uid": uid,
+                         "deletionTimestamp": deleted.then_some("2026-01-01T00:01:00Z")},
+            "spec": {"containers": []},
+            "status": {"podIP": address, "conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap();
+        Update::Pod(TableEvent::Set(convert::pod_id(&object).unwrap(), convert::pod(object)))
+    };
+    let slice = |writer: &str, conditions: Value| {
+        let object: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web-1", "labels": {
+                "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": writer}},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [endpoint("127.64.0.2", conditions)],
+        }))
+        .unwrap();
+        Update::Slice(TableEvent::Set(convert::slice_id(&object).unwrap(), convert::slice(object)))
+    };
+    let controller = "endpointslice-controller.k8s.io";
+    let mut assembler = synced();
+    let mut health = |updates: Vec<Update>| {
+        updates.into_iter().for_each(|update| assembler.apply(update));
+        assembler.take(SystemTime::UNIX_EPOCH).map(|state| state.endpoints_of(&web())[0].health)
+    };
+    let not_ready = || slice(controller, json!({"ready": false, "serving": false, "terminating": false}));
+    let ready = || slice(controller, json!({"ready": true, "serving": true, "terminating": false}));
+    assert_eq!(health(vec![pod("u1", "127.64.0.2", "False", false), not_ready()]), Some(Health::NotReady));
+    assert_eq!(health(vec![pod("u1", "127.64.0.2", "True", false)]), Some(Health::Ready));
+    assert_eq!(health(vec![ready()]), None, "that was known");
+    assert_eq!(health(vec![pod("u1", "127.64.0.2", "True", true)]), Some(Health::Draining));
+    assert_eq!(health(vec![pod("u1", "127.64.0.2", "False", true)]), Some(Health::NotReady));
+    // Another pod of that name, of which the slice knows nothing yet.
+    assert_eq!(health(vec![pod("u2", "127.64.0.9", "False", false)]), Some(Health::Ready));
+    assert_eq!(health(vec![pod("u2", "127.64.0.2", "False", false)]), Some(Health::NotReady));
+    // The slice saw the end first.
+    let ends = slice(controller, json!({"ready": false, "serving": true, "terminating": true}));
+    assert_eq!(health(vec![pod("u2", "127.64.0.2", "True", false), ends]), Some(Health::Draining));
+    // Somebody else's slice says what its writer wants.
+    let theirs = slice("example.com/theirs", json!({"ready": true}));
+    assert_eq!(health(vec![theirs, pod("u2", "127.64.0.2", "False", true)]), Some(Health::Ready));
+}
