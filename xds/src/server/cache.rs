@@ -524,7 +524,7 @@ impl Drop for ProxyStream {
 fn differing(before: &Layer, after: &Layer) -> Changed {
     let of_type = |type_: ResourceType| {
         let mut names = Vec::new();
-        before.get(type_).differing(after.get(type_), &mut names);
+        before.get(type_).changes(after.get(type_), &mut |change| names.extend(change.name().cloned()));
         (!names.is_empty()).then_some((type_, names))
     };
     ResourceType::ALL.into_iter().filter_map(of_type).collect()

@@ -21,6 +21,7 @@ mod cache;
 mod csds;
 mod listen;
 mod metrics;
+mod requests;
 mod service;
 mod single;
 mod status;

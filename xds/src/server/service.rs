@@ -9,19 +9,18 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Status, Streaming,
+    Status,
     body::Body,
-    codec::BufferSettings,
     codegen::{BoxFuture, Service, http},
     metadata::GRPC_CONTENT_TYPE,
 };
-use tonic_prost::ProstCodec;
 
 use super::{
     CsdsService,
     admission::{self, Admitted},
     body::ResponseBody,
     cache::{ProxyStream, SnapshotCache},
+    requests::Requests,
     single::Only,
 };
 use crate::{
@@ -38,9 +37,6 @@ const CONTROL_PLANE: &str = concat!("weft ", env!("CARGO_PKG_VERSION"));
 
 /// A client that knows a hundred thousand resources names them all when it comes back.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
-
-/// Room for a request that a stream holds while it is idle; more is taken when one is larger. An acknowledgement fits.
-const REQUEST_BUFFER: usize = 512;
 
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
@@ -92,11 +88,7 @@ impl AdsService {
         if encoding.is_some_and(|encoding| encoding != "identity") {
             return Status::unimplemented("requests must not be compressed").into_http();
         }
-        let decoder = ProstCodec::<D::Request, D::Request>::raw_decoder(BufferSettings::new(
-            REQUEST_BUFFER,
-            REQUEST_BUFFER,
-        ));
-        let requests = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES));
+        let requests = Requests::new(request.into_body(), MAX_REQUEST_BYTES);
         // No type has more than one unanswered response, so that this is never full for a client that is alive.
         let (responses, receiver) = mpsc::channel(ResourceType::ALL.len() + 1);
         let (cache, shutdown) = (self.cache.clone(), self.shutdown.clone());
@@ -141,7 +133,7 @@ impl Service<http::Request<Body>> for AdsService {
 async fn talk<D: Dialect>(
     cache: SnapshotCache,
     admitted: Option<Admitted>,
-    mut requests: Streaming<D::Request>,
+    mut requests: Requests<D::Request>,
     only: Option<Only>,
     responses: &Responses,
 ) -> Result<(), Status> {
@@ -149,7 +141,7 @@ async fn talk<D: Dialect>(
         Some(only) => only.restrict(D::type_url(request)),
         None => Ok(()),
     };
-    let Some(mut first) = requests.message().await? else { return Ok(()) };
+    let Some(mut first) = requests.next().await? else { return Ok(()) };
     restrict(&mut first)?;
     let node = D::node(&mut first).filter(|node| !node.id.is_empty());
     let node =
@@ -168,7 +160,7 @@ async fn talk<D: Dialect>(
         }
         tokio::select! {
             () = stream.snapshot_changed() => {}
-            request = requests.message() => match request {
+            request = requests.next() => match request {
                 Ok(Some(mut request)) => match restrict(&mut request) {
                     Ok(()) => stream.handle(|session| D::handle(session, request)),
                     Err(status) => break Err(status),

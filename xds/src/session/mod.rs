@@ -14,7 +14,7 @@ mod tests;
 mod versioned;
 
 pub use self::{
-    resources::Resources,
+    resources::{Change, Resources},
     snapshot::{Layer, TypeSnapshot, Version, VersionedSnapshot},
     versioned::{Name, VersionedResource},
 };

@@ -1,10 +1,10 @@
 //! A persistent map of resources.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Version, VersionedResource};
+use super::{Version, VersionedResource, versioned::compare};
 use crate::{pb::google::protobuf::Any, session::Name};
 
 /// How many resources a bucket holds on average before there are twice as many buckets.
@@ -19,6 +19,15 @@ pub struct Resources {
     len: usize,
     /// Sum of the digests of all resources, so that one change costs one addition.
     digest: u64,
+}
+
+/// One resource that differs between two collections of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// What it is in the first.
+    pub before: Option<&'a Arc<VersionedResource>>,
+    /// What it is in the second.
+    pub after: Option<&'a Arc<VersionedResource>>,
 }
 
 /// In the order of the names.
@@ -55,7 +64,7 @@ impl Resources {
     }
 
     /// Adds or replaces what has the resource's name; tells whether that changed anything.
-    pub fn insert(&mut self, resource: Arc<VersionedResource>) -> bool {
+    pub fn insert(&mut self, mut resource: Arc<VersionedResource>) -> bool {
         if self.len >= self.buckets.len() * BUCKET_FULL {
             self.spread((self.buckets.len() * 2).max(1));
         }
@@ -68,6 +77,10 @@ impl Resources {
         self.digest = self.digest.wrapping_add(resource.digest());
         match found {
             Ok(at) => {
+                // All versions share one name, so that to compare it is to compare pointers.
+                if let Some(new) = Arc::get_mut(&mut resource) {
+                    new.name = bucket[at].name.clone();
+                }
                 let old = std::mem::replace(&mut bucket[at], resource);
                 self.digest = self.digest.wrapping_sub(old.digest());
             }
@@ -118,24 +131,27 @@ impl Resources {
         Arc::ptr_eq(&self.buckets, &other.buckets) || (self.is_empty() && other.is_empty())
     }
 
-    /// Adds the names of all resources of which one of the two has none, or another version.
-    pub fn differing(&self, other: &Self, names: &mut Vec<Name>) {
+    /// Hands out all resources of which one of the two has none, or another version: what is here, and what is there.
+    pub fn changes<'a>(&'a self, other: &'a Self, found: &mut impl FnMut(Change<'a>)) {
         if self.is_same(other) {
             return;
         }
-        if self.buckets.len() != other.buckets.len() {
-            let differs = |resource: &&Arc<VersionedResource>, there: &Self| {
-                there.get(&resource.name).is_none_or(|other| other.version != resource.version)
-            };
-            names.extend(self.iter().filter(|one| differs(one, other)).map(|one| one.name.clone()));
-            names
-                .extend(other.iter().filter(|one| self.get(&one.name).is_none()).map(|one| one.name.clone()));
+        if self.buckets.len() == other.buckets.len() {
+            for (here, there) in self.buckets.iter().zip(other.buckets.iter()) {
+                if !Arc::ptr_eq(here, there) {
+                    changes_in_bucket(here, there, found);
+                }
+            }
             return;
         }
-        for (here, there) in self.buckets.iter().zip(other.buckets.iter()) {
-            if !Arc::ptr_eq(here, there) {
-                differing_in_bucket(here, there, names);
+        for before in self.iter() {
+            let after = other.get(&before.name);
+            if after.is_none_or(|after| after.version != before.version) {
+                found(Change { before: Some(before), after });
             }
+        }
+        for after in other.iter().filter(|after| self.get(&after.name).is_none()) {
+            found(Change { before: None, after: Some(after) });
         }
     }
 
@@ -171,22 +187,29 @@ impl PartialEq for Resources {
 }
 
 /// Merges two buckets in the order of their names.
-fn differing_in_bucket(here: &Bucket, there: &Bucket, names: &mut Vec<Name>) {
+fn changes_in_bucket<'a>(here: &'a Bucket, there: &'a Bucket, found: &mut impl FnMut(Change<'a>)) {
     let (mut ours, mut theirs) = (here.iter().peekable(), there.iter().peekable());
     loop {
         let order = match (ours.peek(), theirs.peek()) {
-            (Some(one), Some(other)) => one.name.cmp(&other.name),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(one), Some(other)) => compare(&one.name, &other.name),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
             (None, None) => return,
         };
-        let one = if order.is_le() { ours.next() } else { None };
-        let other = if order.is_ge() { theirs.next() } else { None };
-        if let Some(changed) = one.or(other)
-            && one.map(|one| one.version) != other.map(|other| other.version)
-        {
-            names.push(changed.name.clone());
+        let before = if order.is_le() { ours.next() } else { None };
+        let after = if order.is_ge() { theirs.next() } else { None };
+        if before.map(|before| before.version) != after.map(|after| after.version) {
+            found(Change { before, after });
         }
+    }
+}
+
+// === impl Change ===
+
+impl<'a> Change<'a> {
+    /// Of the resource; `None` for a change from nothing to nothing.
+    pub fn name(&self) -> Option<&'a Name> {
+        self.after.or(self.before).map(|resource| &resource.name)
     }
 }
 
@@ -234,7 +257,12 @@ mod tests {
             apply(&mut resources, &second);
             let (old, new) = (model(&before), model(&resources));
             let mut names = Vec::new();
-            before.differing(&resources, &mut names);
+            before.changes(&resources, &mut |change| {
+                let name = change.name().expect("something changed");
+                assert_eq!(change.before.map(|one| one.version), old.get(name.as_str()).copied());
+                assert_eq!(change.after.map(|one| one.version), new.get(name.as_str()).copied());
+                names.push(name.clone());
+            });
             names.sort();
             let mut differ: Vec<_> = old
                 .keys()

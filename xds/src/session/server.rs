@@ -102,13 +102,16 @@ impl ServerSession {
     pub fn next(&mut self) -> Option<Outgoing> {
         let snapshot = self.snapshot.clone()?;
         for type_ in ResourceType::ALL {
+            if self.types[type_.index()].is_stalled() {
+                return None;
+            }
             let Some(diff) = self.diff(type_, &snapshot) else { continue };
             let removes_now = !is_referred_to(type_);
             let due = diff.owed || !diff.upserts.is_empty() || !diff.absent.is_empty();
             if !due && (diff.removed.is_empty() || !removes_now) {
                 continue;
             }
-            if self.types[type_.index()].is_waiting() {
+            if self.types[type_.index()].stall() {
                 // Later types may refer to what is waiting here.
                 return None;
             }

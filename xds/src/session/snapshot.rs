@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Name, Resources, VersionedResource};
+use super::{Change, Name, Resources, VersionedResource};
 use crate::{pb::google::protobuf::Any, resource::ResourceType, server::Snapshot};
 
 /// A digest of a content: equal contents have equal versions, also after a restart of the server.
@@ -110,17 +110,25 @@ impl TypeSnapshot {
         self.own.is_same(&other.own) && self.shared.is_same(&other.shared)
     }
 
-    /// Names of resources that may differ between the two, sorted; found without looking at what they share.
-    pub fn differing(&self, other: &Self) -> Vec<Name> {
-        let mut names = Vec::new();
-        self.own.differing(&other.own, &mut names);
-        let own = names.len();
-        self.shared.differing(&other.shared, &mut names);
-        names.sort_unstable();
-        if own > 0 {
-            names.dedup();
+    /// The resources of which one of the two has none, or another version, in the order of their names; found without
+    /// looking at what they share.
+    pub fn changes<'a>(&'a self, other: &'a Self) -> Vec<Change<'a>> {
+        let mut changes = Vec::new();
+        self.shared.changes(&other.shared, &mut |change| changes.push(change));
+        if !self.own.is_empty() || !other.own.is_empty() {
+            self.own.changes(&other.own, &mut |change| changes.push(change));
+            // Where both have a name, that of the shared one is hidden.
+            for change in &mut changes {
+                if let Some(name) = change.name() {
+                    *change = Change { before: self.get(name), after: other.get(name) };
+                }
+            }
+            let version = |resource: Option<&Arc<VersionedResource>>| resource.map(|found| found.version);
+            changes.retain(|change| version(change.before) != version(change.after));
         }
-        names
+        changes.sort_unstable_by(|one, other| one.name().cmp(&other.name()));
+        changes.dedup_by(|one, other| one.name() == other.name());
+        changes
     }
 }
 
@@ -222,6 +230,10 @@ mod tests {
         Any { type_url: "t".into(), value: text.into() }
     }
 
+    fn changed<'a>(before: &'a TypeSnapshot, after: &'a TypeSnapshot) -> Vec<&'a str> {
+        before.changes(after).iter().filter_map(|change| Some(change.name()?.as_str())).collect()
+    }
+
     #[test]
     fn what_did_not_change_is_shared_and_keeps_its_version() {
         let mut snapshot = Snapshot::default();
@@ -238,7 +250,7 @@ mod tests {
         assert!(Arc::ptr_eq(&of(before, "a"), &of(after, "a")));
         assert_ne!(of(before, "b").version, of(after, "b").version);
         assert_ne!(before.version(), after.version());
-        assert_eq!(before.differing(after), ["b"]);
+        assert_eq!(changed(before, after), ["b"]);
         assert!(first.get(ResourceType::Cluster).is_same(second.get(ResourceType::Cluster)));
         assert!(!first.is_same(&second));
         assert!(second.is_same(&VersionedSnapshot::new(&snapshot, Some(&second))));
@@ -274,7 +286,7 @@ mod tests {
         assert_eq!(hidden.get(ResourceType::Cluster).iter().count(), 1);
         let seen = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), shares, &[]);
         assert_eq!(content(&seen, "a"), Some("shared".into()));
-        assert_eq!(hidden.get(ResourceType::Cluster).differing(seen.get(ResourceType::Cluster)), ["a"]);
+        assert_eq!(changed(hidden.get(ResourceType::Cluster), seen.get(ResourceType::Cluster)), ["a"]);
         let apart = VersionedSnapshot::layered(&Layer::default(), &one("a", "shared"), &[], &[]);
         assert_eq!(content(&apart, "a"), None);
     }

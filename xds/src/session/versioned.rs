@@ -1,6 +1,6 @@
 //! One resource, as it is sent.
 
-use std::time::SystemTime;
+use std::{cmp::Ordering, time::SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::{
@@ -42,6 +42,11 @@ pub struct VersionedResource {
     pub(super) endpoints_name: Option<Name>,
     /// Of a virtual host: what it serves, in lower case.
     domains: Box<[String]>,
+}
+
+/// Names in their order; quickly so if they share their memory.
+pub(super) fn compare(one: &Name, other: &Name) -> Ordering {
+    if Name::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
 }
 
 // === impl VersionedResource ===

@@ -147,7 +147,9 @@ fn what_did_not_change_is_shared_with_before() {
     catalog.update(Arc::new(after));
     for type_ in ResourceType::ALL {
         let mut names = Vec::new();
-        shared.get(type_).differing(catalog.resources().get(type_), &mut names);
+        shared
+            .get(type_)
+            .changes(catalog.resources().get(type_), &mut |change| names.extend(change.name().cloned()));
         let expected: &[&str] = match type_ {
             ResourceType::ClusterLoadAssignment => &["web.default:80", "web.default:9000"],
             _ => &[],

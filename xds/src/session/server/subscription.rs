@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::session::{Name, TypeSnapshot};
+use crate::session::{Change, Name, TypeSnapshot};
 
 /// What a client wants of a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +40,24 @@ impl Subscription {
 
     pub(super) fn covers(&self, name: &str) -> bool {
         self.all || self.names(name)
+    }
+
+    /// Leaves what it covers of changes, which are in the order of their names, and what is wanted otherwise.
+    pub(super) fn retain(&self, changes: &mut Vec<Change<'_>>, also: impl Fn(&Name) -> bool) {
+        if self.all {
+            return;
+        }
+        let mut rest = self.names.as_slice();
+        changes.retain(|change| {
+            let Some(name) = change.name() else { return false };
+            // In a storm everything that it asks for has changed: then the next one it is, most of the time.
+            if !rest.first().is_some_and(|next| Name::ptr_eq(next, name)) {
+                rest = &rest[rest.partition_point(|known| known < name)..];
+            }
+            let covered = rest.first() == Some(name);
+            rest = &rest[usize::from(covered)..];
+            covered || also(name)
+        });
     }
 
     /// The one that is in the subscription.

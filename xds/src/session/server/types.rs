@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     resource::{Rejected, ResourceType},
-    session::{Name, TypeSnapshot, Version, VersionedResource},
+    session::{Change, Name, TypeSnapshot, Version, VersionedResource},
 };
 
 /// One type on one stream.
@@ -31,8 +31,8 @@ pub(super) struct TypeState {
     base: TypeSnapshot,
     /// Only names in the scope of the subscription.
     exceptions: BTreeMap<Name, Told>,
-    /// What the client is known to have of a name where that is not what it was told last, because it did not answer
-    /// yet or refused. Only names in the scope of the subscription.
+    /// What the client is known to have of a name where that is not what it was told last, because it refused that or
+    /// its subscription changed before it answered. Only names in the scope of the subscription.
     unaccepted: BTreeMap<Name, Option<Version>>,
     /// Virtual hosts that the client is told of because it asked for what they serve, with the names that it used; none
     /// where it has it from an earlier stream.
@@ -70,9 +70,29 @@ enum Progress {
     #[default]
     Settled,
     /// Not answered yet.
-    Waiting { version: Version, upserts: Vec<Arc<VersionedResource>>, removed: Vec<Name> },
+    Waiting(Flight),
     /// It was refused, and nothing was sent since.
     Refused,
+}
+
+/// A response that is not answered yet.
+#[derive(Debug)]
+struct Flight {
+    version: Version,
+    upserts: Vec<Arc<VersionedResource>>,
+    removed: Vec<Name>,
+    /// What the client was told until then, and so has if it is not in `unaccepted`: accepting everything, which is the
+    /// rule, costs nothing per resource. `None` once `unaccepted` has it of each resource of the response.
+    before: Option<Before>,
+    /// There is more to tell after the answer.
+    more: bool,
+}
+
+/// As the fields of [`TypeState`].
+#[derive(Debug)]
+struct Before {
+    base: TypeSnapshot,
+    exceptions: BTreeMap<Name, Told>,
 }
 
 /// What a client does not know yet; each list in the order of the names.
@@ -142,26 +162,33 @@ impl TypeState {
             return None;
         }
         let mut diff = Diff { owed: self.owed, ..Default::default() };
-        let mut candidates = self.base.differing(current);
-        if !self.exceptions.is_empty() {
-            candidates.extend(self.exceptions.keys().cloned());
-            candidates.sort_unstable();
-            candidates.dedup();
-        }
-        for name in candidates {
-            if !subscription.covers(&name) && !self.reached.contains_key(&name) {
-                continue;
+        let mut changes = self.base.changes(current);
+        subscription.retain(&mut changes, |name| self.reached.contains_key(name));
+        let exceptional = |change: &Change<'_>| {
+            !self.exceptions.is_empty()
+                && change.name().is_some_and(|name| self.exceptions.contains_key(name))
+        };
+        for change in changes.into_iter().filter(|change| !exceptional(change)) {
+            match (change.before, change.after) {
+                (_, Some(resource)) => diff.upserts.push(resource.clone()),
+                (Some(gone), None) => diff.removed.push((gone.name.clone(), Told::Is(gone.clone()))),
+                (None, None) => {}
             }
-            let told = self.told(&name);
-            match current.get(&name) {
+        }
+        for (name, told) in &self.exceptions {
+            match current.get(name) {
                 Some(resource) if told.version() == Some(resource.version) => {}
                 Some(resource) => diff.upserts.push(resource.clone()),
                 None => match told {
-                    Told::Is(_) | Told::Had(_) => diff.removed.push((name, told)),
-                    Told::Nothing if subscription.names(&name) => diff.absent.push(name),
+                    Told::Is(_) | Told::Had(_) => diff.removed.push((name.clone(), told.clone())),
+                    Told::Nothing if subscription.names(name) => diff.absent.push(name.clone()),
                     Told::Nothing | Told::Absent => {}
                 },
             }
+        }
+        if !self.exceptions.is_empty() {
+            diff.upserts.sort_by(|one, other| one.name.cmp(&other.name));
+            diff.removed.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
         if variant == Variant::Sotw {
             // State of the world has no words for the absence of what is asked for by name. It is enough to remember
@@ -170,6 +197,9 @@ impl TypeState {
                 self.exceptions.insert(name, Told::Absent);
             }
             if !type_.is_wildcard_by_default() {
+                if !diff.removed.is_empty() {
+                    self.doubt_flight();
+                }
                 for (name, _) in diff.removed.drain(..) {
                     self.unaccepted.remove(&name);
                     self.refused.remove(name.as_str());
@@ -213,16 +243,13 @@ impl TypeState {
         removed: Vec<Name>,
         kept: Vec<(Name, Told)>,
     ) {
-        for resource in &upserts {
-            self.doubt(&resource.name, Some(resource.version));
-        }
-        for name in &removed {
-            self.doubt(name, None);
-        }
-        self.base = current.clone();
-        self.exceptions = kept.into_iter().collect();
+        let before = Before {
+            base: std::mem::replace(&mut self.base, current.clone()),
+            exceptions: std::mem::replace(&mut self.exceptions, kept.into_iter().collect()),
+        };
         let version = current.version();
-        self.progress = Progress::Waiting { version, upserts, removed };
+        self.progress =
+            Progress::Waiting(Flight { version, upserts, removed, before: Some(before), more: false });
         self.last_nonce = nonce.to_owned();
         self.sent_version = Some(version);
         self.owed = false;
@@ -233,12 +260,12 @@ impl TypeState {
         if !self.is_waiting() {
             return false;
         }
-        let Progress::Waiting { version, upserts, removed } = std::mem::take(&mut self.progress) else {
-            return false;
-        };
-        self.acked_version = Some(version);
+        let Progress::Waiting(flight) = std::mem::take(&mut self.progress) else { return false };
+        self.acked_version = Some(flight.version);
         self.last_refusal = None;
-        self.acknowledge(&upserts, &removed, |_| true);
+        if !self.unaccepted.is_empty() || !self.refused.is_empty() {
+            self.acknowledge(&flight.upserts, &flight.removed, |_| true);
+        }
         true
     }
 
@@ -247,8 +274,9 @@ impl TypeState {
         if !self.is_waiting() {
             return None;
         }
+        self.doubt_flight();
         let progress = std::mem::replace(&mut self.progress, Progress::Refused);
-        let Progress::Waiting { version, upserts, removed } = progress else { return None };
+        let Progress::Waiting(Flight { version, upserts, removed, .. }) = progress else { return None };
         let sent: Vec<_> = upserts.iter().map(|sent| (sent.name.to_string(), sent.version)).collect();
         self.refused.extend(blame(&message, &resources, &sent));
         if !resources.is_empty() {
@@ -281,16 +309,31 @@ impl TypeState {
         }
     }
 
+    /// Notes of each resource of an unanswered response what the client has of it: until now that followed from what it
+    /// was told before.
+    fn doubt_flight(&mut self) {
+        let Progress::Waiting(flight) = &mut self.progress else { return };
+        let Some(before) = flight.before.take() else { return };
+        let upserts = flight.upserts.iter().map(|resource| (&resource.name, Some(resource.version)));
+        for (name, told) in upserts.chain(flight.removed.iter().map(|name| (name, None))) {
+            let has = before.told(name).version();
+            if has != told {
+                self.unaccepted.entry(name.clone()).or_insert(has);
+            }
+        }
+    }
+
     /// Replaces the subscription; what is out of its scope is forgotten.
     pub(super) fn subscribe(&mut self, subscription: Subscription) {
         let Some(old) = self.subscription.replace(subscription.clone()) else {
             let names = subscription.all_names().iter().cloned();
-            self.exceptions.extend(names.map(|name| (name, Told::Nothing)));
+            self.exceptions = names.map(|name| (name, Told::Nothing)).collect();
             return;
         };
         if old == subscription {
             return;
         }
+        self.doubt_flight();
         if subscription.all() && !old.all() {
             // Of all other names in the base it was told nothing.
             for name in old.all_names() {
@@ -331,7 +374,7 @@ impl TypeState {
             if new || matches!(self.told(&asked), Told::Nothing) {
                 // The host is the word that is waited for; who asks for what it has, has lost it.
                 if !matches!(self.told(name), Told::Had(_)) {
-                    self.forget([name]);
+                    self.forget(std::slice::from_ref(name));
                 }
                 self.exceptions.insert(asked, Told::Absent);
             }
@@ -360,7 +403,10 @@ impl TypeState {
     }
 
     /// Has the named resources sent again.
-    pub(super) fn forget<'a>(&mut self, names: impl IntoIterator<Item = &'a Name>) {
+    pub(super) fn forget(&mut self, names: &[Name]) {
+        if !names.is_empty() {
+            self.doubt_flight();
+        }
         for name in names {
             if self.covers(name) {
                 self.doubt(name, None);
@@ -372,6 +418,9 @@ impl TypeState {
     /// The client no longer asks for these by name. Where it asks for everything, it has to be told whether they are
     /// part of that: again what they are, or that they are gone.
     pub(super) fn take_back(&mut self, names: &[Name]) {
+        if !names.is_empty() {
+            self.doubt_flight();
+        }
         for name in names {
             if self.was_told(name) {
                 self.exceptions.insert(name.clone(), Told::Had(None));
@@ -391,17 +440,15 @@ impl TypeState {
 
     /// Of a name in the scope of the subscription.
     fn told(&self, name: &str) -> Told {
-        match self.exceptions.get(name) {
-            Some(told) => told.clone(),
-            None => self.base.get(name).cloned().map_or(Told::Absent, Told::Is),
-        }
+        Told::of(name, &self.base, &self.exceptions)
     }
 
     /// What the client is known to have of a name in the scope of the subscription.
     fn acknowledged(&self, name: &str) -> Option<Version> {
-        match self.unaccepted.get(name) {
-            Some(has) => *has,
-            None => self.told(name).version(),
+        match (self.unaccepted.get(name), &self.progress) {
+            (Some(has), _) => *has,
+            (None, Progress::Waiting(Flight { before: Some(before), .. })) => before.told(name).version(),
+            (None, _) => self.told(name).version(),
         }
     }
 
@@ -415,7 +462,23 @@ impl TypeState {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.progress, Progress::Waiting { .. })
+        matches!(self.progress, Progress::Waiting(_))
+    }
+
+    /// Takes note that there is more to tell than what is not answered yet; false if all is answered.
+    pub(super) fn stall(&mut self) -> bool {
+        match &mut self.progress {
+            Progress::Waiting(flight) => {
+                flight.more = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether there is more to tell after an answer that has not come yet.
+    pub(super) fn is_stalled(&self) -> bool {
+        matches!(self.progress, Progress::Waiting(Flight { more: true, .. }))
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -433,7 +496,10 @@ impl TypeState {
     pub(super) fn report(&self, with_resources: bool) -> Option<TypeReport> {
         let subscription = self.subscription.as_ref()?;
         let resources = if with_resources { self.held(subscription) } else { BTreeMap::new() };
-        let simple = subscription.all() && self.exceptions.is_empty() && self.unaccepted.is_empty();
+        let simple = subscription.all()
+            && self.exceptions.is_empty()
+            && self.unaccepted.is_empty()
+            && !self.is_waiting();
         let held = match with_resources {
             true => resources.len(),
             false if simple => self.base.len(),
@@ -451,7 +517,11 @@ impl TypeState {
 
     fn held(&self, subscription: &Subscription) -> BTreeMap<String, Version> {
         let base = self.base.iter().map(|resource| &resource.name);
-        let names = base.chain(self.exceptions.keys()).chain(self.unaccepted.keys());
+        let leaving = match &self.progress {
+            Progress::Waiting(flight) => flight.removed.as_slice(),
+            _ => &[],
+        };
+        let names = base.chain(leaving).chain(self.exceptions.keys()).chain(self.unaccepted.keys());
         let has = |name: &Name| Some((name.to_string(), self.acknowledged(name)?));
         let covers = |name: &&Name| subscription.covers(name) || self.reached.contains_key(*name);
         names.filter(covers).filter_map(has).collect()
@@ -459,10 +529,12 @@ impl TypeState {
 
     /// How far the client is with `current`; `None` if it did not ask for the type.
     pub(super) fn sync(&self, current: Option<&TypeSnapshot>) -> Option<SyncState> {
-        self.subscription.as_ref()?;
+        let subscription = self.subscription.as_ref()?;
         let up_to_date = || {
             current.is_some_and(|current| {
-                self.exceptions.is_empty() && !self.is_concerned_by(&self.base.differing(current))
+                let mut changes = self.base.changes(current);
+                subscription.retain(&mut changes, |name| self.reached.contains_key(name));
+                self.exceptions.is_empty() && changes.is_empty()
             })
         };
         Some(match &self.progress {
@@ -471,7 +543,7 @@ impl TypeState {
             _ if self.sent_version.is_none() => SyncState::NotSent,
             Progress::Refused => SyncState::Refused,
             _ if !self.refused.is_empty() => SyncState::Refused,
-            Progress::Settled | Progress::Waiting { .. } => SyncState::Stale,
+            Progress::Settled | Progress::Waiting(_) => SyncState::Stale,
         })
     }
 
@@ -488,9 +560,24 @@ impl TypeState {
     }
 }
 
+// === impl Before ===
+
+impl Before {
+    fn told(&self, name: &str) -> Told {
+        Told::of(name, &self.base, &self.exceptions)
+    }
+}
+
 // === impl Told ===
 
 impl Told {
+    fn of(name: &str, base: &TypeSnapshot, exceptions: &BTreeMap<Name, Self>) -> Self {
+        match exceptions.get(name) {
+            Some(told) => told.clone(),
+            None => base.get(name).cloned().map_or(Self::Absent, Self::Is),
+        }
+    }
+
     fn version(&self) -> Option<Version> {
         match self {
             Self::Is(resource) => Some(resource.version),
