@@ -364,7 +364,8 @@ impl Proxies {
 
     /// The streams of the proxies that share anything.
     fn sharing(&self) -> Vec<Arc<Stream>> {
-        let shares = |proxy: &&Proxy| proxy.own.as_ref().is_some_and(|own| !own.shares.is_empty());
+        let shares = |own: &Own| !(own.shares.is_empty() && own.on_request.is_empty());
+        let shares = |proxy: &&Proxy| proxy.own.as_ref().is_some_and(shares);
         self.by_id.values().filter(shares).flat_map(|proxy| proxy.streams.iter().cloned()).collect()
     }
 }
