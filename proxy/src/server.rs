@@ -435,6 +435,10 @@ impl ConfigSink for Sink {
         self.state.lock().wanted()
     }
 
+    fn in_effect(&self, type_: ResourceType) -> bool {
+        self.state.lock().in_effect(type_)
+    }
+
     fn connected(&mut self, connected: bool) {
         self.state.lock().updates.connected = connected;
         tracing::info!(connected, "control plane");

@@ -158,6 +158,10 @@ impl ConfigSink for Sink {
         self.state.lock().wanted_from(&self.server, self.type_)
     }
 
+    fn in_effect(&self, type_: ResourceType) -> bool {
+        self.state.lock().in_effect(type_)
+    }
+
     fn connected(&mut self, connected: bool) {
         tracing::info!(connected, server = self.server.label(), type_ = %self.type_, "control plane");
     }

@@ -89,6 +89,13 @@ pub trait ConfigSink: Send {
     /// the server, which does not send the refused version again.
     fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>>;
 
+    /// Whether all that was accepted of a type is in effect. What is not is acknowledged when it is, so that a server which
+    /// waits for that breaks nothing: as Envoy has it for clusters whose endpoints are on their way. Asked after each
+    /// [`apply`](Self::apply), and when [`ClientConfig::wanted_changed`] is told.
+    fn in_effect(&self, _type: ResourceType) -> bool {
+        true
+    }
+
     /// What the configuration now refers to. Asked when connecting and after each [`apply`](Self::apply).
     fn wanted(&self) -> Subscriptions;
 
@@ -228,6 +235,24 @@ fn expire(session: &mut impl ClientSession, sink: &mut impl ConfigSink) {
     }
 }
 
+/// What to send when something else than a response changed what is wanted or in effect.
+fn follow_up<S: ClientSession>(session: &mut S, sink: &impl ConfigSink) -> Vec<S::Request> {
+    let mut requests = session.answer(Ok(()), &sink.wanted());
+    requests.extend(acknowledge(session, sink));
+    requests
+}
+
+/// What was held back of what is in effect by now.
+fn acknowledge<S: ClientSession>(session: &mut S, sink: &impl ConfigSink) -> Vec<S::Request> {
+    let mut requests = Vec::new();
+    for type_ in ResourceType::ALL {
+        if session.holds_back(type_) && sink.in_effect(type_) {
+            requests.extend(session.acknowledge(type_));
+        }
+    }
+    requests
+}
+
 /// What to send in answer to a response.
 fn take<S: ClientSession>(
     session: &mut S,
@@ -242,13 +267,21 @@ fn take<S: ClientSession>(
             for Rejected { name, reason } in verdict.as_ref().err().into_iter().flatten() {
                 tracing::warn!(%type_, name, reason, "resource refused");
             }
-            tracing::debug!(%type_, version, changed, removed, "update handled");
-            session.answer(verdict, &sink.wanted())
+            let in_effect = verdict.is_err() || sink.in_effect(type_);
+            tracing::debug!(%type_, version, changed, removed, in_effect, "update handled");
+            let mut requests = match in_effect {
+                true => session.answer(verdict, &sink.wanted()),
+                false => session.hold_back(&sink.wanted()),
+            };
+            requests.extend(acknowledge(session, sink));
+            requests
         }
         Received::Refused { type_, rejected: Rejected { reason, .. }, answer: request } => {
             tracing::warn!(%type_, reason, "response refused");
             sink.refused(type_);
-            vec![request]
+            let mut requests = session.acknowledge(type_);
+            requests.push(request);
+            requests
         }
         Received::Ignored(type_url) => {
             tracing::warn!(type_url, "response of a type that was not asked for ignored");

@@ -62,6 +62,14 @@ impl Admin {
                 dynamic_clusters.push(known(item, &state, ResourceType::Cluster, name));
             }
         }
+        let warming_clusters: Vec<Value> = state
+            .next_clusters
+            .iter()
+            .map(|(name, entry)| {
+                let config = shown(to_json(&entry.message), "envoy.config.cluster.v3.Cluster");
+                known(json!({ "cluster": config }), &state, ResourceType::Cluster, name)
+            })
+            .collect();
         let (mut static_listeners, mut dynamic_listeners) = (Vec::new(), Vec::new());
         for (name, entry) in &state.listeners {
             let config = shown(to_json(&entry.message), "envoy.config.listener.v3.Listener");
@@ -96,7 +104,8 @@ impl Admin {
             json!({"@type": kind("BootstrapConfigDump"), "bootstrap": self.bootstrap.clone(),
                 "last_updated": self.started_at}),
             json!({"@type": kind("ClustersConfigDump"), "version_info": version(ResourceType::Cluster),
-                "static_clusters": static_clusters, "dynamic_active_clusters": dynamic_clusters}),
+                "static_clusters": static_clusters, "dynamic_active_clusters": dynamic_clusters,
+                "dynamic_warming_clusters": warming_clusters}),
         ];
         if endpoints {
             let sets: Vec<Value> = state

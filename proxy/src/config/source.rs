@@ -56,6 +56,11 @@ impl Patience {
         Self(self.0.zip(other.0).map(|(one, other)| one.max(other)))
     }
 
+    /// The same, and the default where it would be for ever.
+    pub(crate) fn bounded(self) -> Self {
+        Self(self.0.or(Some(INITIAL_FETCH_TIMEOUT)))
+    }
+
     /// Whether it is over after so long.
     pub(crate) fn is_over(self, waited: Duration) -> bool {
         self.0.is_some_and(|patience| waited >= patience)

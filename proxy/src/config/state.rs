@@ -3,22 +3,27 @@
 //! # Guarantees
 //! * A resource is compiled completely before any of it is put in place; one that does not compile changes nothing.
 //! * An update of endpoints touches nothing but the set of the clusters that use it.
-//! * A listener is put in place only when the route tables and secrets that it names are there, so that it never answers
-//!   404 or fails a handshake for want of an update that is on its way.
+//! * A listener is put in place only when the route tables and secrets that it names are there and the clusters that they
+//!   lead to are warm, so that it never answers 404 or 503 or fails a handshake for want of an update that is on its way.
+//!   Route tables and clusters that change serve as they were for as long.
 
+mod clusters;
 mod extensions;
 mod given;
 pub(crate) mod on_demand;
 mod references;
+mod routes;
 mod runtime;
 mod scopes;
 mod servers;
+#[cfg(test)]
+mod tests;
 mod updates;
 mod virtual_hosts;
 mod warming;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Weak},
 };
 
@@ -30,7 +35,6 @@ use weft_xds::{
     Rejected, ResourceType, ResourceUpdate, any,
     pb::envoy::{
         config::{
-            cluster::v3::Cluster as ProtoCluster,
             endpoint::v3::ClusterLoadAssignment,
             listener::v3::Listener as ProtoListener,
             route::v3::{RouteConfiguration, ScopedRouteConfiguration, VirtualHost},
@@ -40,19 +44,15 @@ use weft_xds::{
 };
 
 pub(crate) use self::updates::Updates;
-use self::{on_demand::OnDemand, runtime::Layers, warming::Warming};
+use self::{
+    clusters::ClusterEntry, on_demand::OnDemand, routes::NextTable, runtime::Layers, warming::Warming,
+};
 use super::{
-    ConfigError, Path, cluster, endpoint,
-    extensions::Asked,
-    known::Ledger,
-    last_good::LastGood,
-    listener,
-    names::Names,
-    source::{Patience, Source},
+    ConfigError, Path, endpoint, extensions::Asked, known::Ledger, last_good::LastGood, listener,
+    names::Names, source::Source,
 };
 use crate::{
     access_log::writer::Output,
-    cluster::{Cluster, manager::Tasks},
     listener::{Bound, Listener, ListenerSlot},
     route::demand::Demand,
     tls::material::Material,
@@ -63,9 +63,16 @@ use crate::{
 pub(crate) struct State {
     pub(crate) shared: Arc<Shared>,
     names: Names,
+    /// In force, or the first of their name.
     pub(crate) clusters: BTreeMap<String, ClusterEntry>,
+    /// What follows those of `clusters` when it is warm.
+    pub(crate) next_clusters: BTreeMap<String, ClusterEntry>,
+    /// Taken back, and still in force for what is about to be replaced.
+    leaving: BTreeMap<String, ClusterEntry>,
     pub(crate) listeners: BTreeMap<String, ListenerEntry>,
     pub(crate) routes: BTreeMap<String, RouteConfiguration>,
+    /// What follows those of `routes` when the clusters that it leads to are warm.
+    next_routes: BTreeMap<String, NextTable>,
     pub(crate) scopes: BTreeMap<String, ScopedRouteConfiguration>,
     /// The clusters that each of `routes` names.
     route_clusters: BTreeMap<String, BTreeSet<String>>,
@@ -87,6 +94,8 @@ pub(crate) struct State {
     pub(crate) versions: BTreeMap<String, String>,
     /// Types of which the server has told at least once.
     pub(crate) heard: BTreeSet<ResourceType>,
+    /// Whether all clusters were warm at once since the server first told of them.
+    started: bool,
     pub(crate) updates: Updates,
     /// What became of each resource that a server gave.
     pub(crate) ledger: Ledger,
@@ -110,15 +119,6 @@ pub(crate) enum Which {
     All,
     /// Those whose `traffic_direction` is INBOUND.
     Inbound,
-}
-
-/// A cluster with what it was made from.
-pub(crate) struct ClusterEntry {
-    pub(crate) message: ProtoCluster,
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) from_file: bool,
-    warming: Warming,
-    _tasks: Tasks,
 }
 
 /// A listener with what it was made from.
@@ -153,8 +153,11 @@ impl State {
             shared,
             names,
             clusters: BTreeMap::new(),
+            next_clusters: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
+            next_routes: BTreeMap::new(),
             scopes: BTreeMap::new(),
             route_clusters: BTreeMap::new(),
             on_demand: OnDemand::default(),
@@ -168,6 +171,7 @@ impl State {
             control,
             versions: BTreeMap::new(),
             heard: BTreeSet::new(),
+            started: false,
             updates: Updates::default(),
             ledger: Ledger::default(),
             references: Arc::default(),
@@ -177,55 +181,6 @@ impl State {
             draining: false,
             stopped: false,
         }
-    }
-
-    /// Compiles and puts in place one cluster.
-    pub(crate) fn set_cluster(
-        &mut self,
-        path: &Path,
-        message: ProtoCluster,
-        from_file: bool,
-    ) -> Result<(), ConfigError> {
-        let entry = self.clusters.get(&message.name);
-        if let Some(entry) = entry {
-            if entry.from_file && !from_file {
-                return Err(path.field("name").error(format!("{:?} is a static cluster", message.name)));
-            }
-            if entry.message == message {
-                return Ok(());
-            }
-        }
-        let before = entry.map(|entry| Arc::clone(&entry.cluster));
-        self.names.secrets.take_patience();
-        let source = message.eds_cluster_config.as_ref().and_then(|config| config.eds_config.as_ref());
-        let patience = Patience::read(&path.field("eds_cluster_config.eds_config"), source)?;
-        let compiled =
-            Arc::new(cluster::compile(path, &message, &self.shared, &mut self.names, before.as_deref())?);
-        if let Some(key) = compiled.discovery.key()
-            && !compiled.endpoints.load().known
-            && let Some(assignment) = self.endpoints.get(&key)
-        {
-            let path = Path::root("endpoints");
-            compiled.replace_endpoints(endpoint::compile(&path, assignment, &compiled.endpoints.load())?);
-        }
-        if let Some(before) = before {
-            let kept = compiled.endpoints.load();
-            let kept: HashSet<_> = kept.hosts.iter().map(|host| host.endpoint.address).collect();
-            for host in &before.endpoints.load().hosts {
-                if !kept.contains(&host.endpoint.address) {
-                    host.endpoint.mark_gone();
-                }
-            }
-        }
-        self.names.cluster(&message.name).set(Some(Arc::clone(&compiled)));
-        // Made once without knowing where proxies like this one are, and without counting.
-        compiled.refresh();
-        let tasks = Tasks::start(&compiled, &self.control);
-        let warming = Warming::new(patience.and(self.names.secrets.take_patience()));
-        let name = message.name.clone();
-        self.clusters
-            .insert(name, ClusterEntry { message, cluster: compiled, from_file, warming, _tasks: tasks });
-        Ok(())
     }
 
     /// Compiles and puts in place one listener, or lets it wait for its route tables.
@@ -309,19 +264,6 @@ impl State {
         Ok(())
     }
 
-    fn set_routes(&mut self, path: &Path, key: &str, message: RouteConfiguration) -> Result<(), ConfigError> {
-        if self.routes.get(key) == Some(&message) {
-            return Ok(());
-        }
-        self.names.asked_clusters.clear();
-        let table = self.compile_routes(path, &message)?;
-        self.route_clusters.insert(key.to_owned(), std::mem::take(&mut self.names.asked_clusters));
-        self.names.known_route(key.to_owned()).set(Some(Arc::new(table)));
-        self.routes.insert(key.to_owned(), message);
-        self.settle();
-        Ok(())
-    }
-
     fn set_secret(&mut self, path: &Path, key: &str, message: Secret) -> Result<(), ConfigError> {
         self.names.secrets.set(path, key, message)?;
         self.settle();
@@ -356,7 +298,7 @@ impl State {
     ) -> Result<(), ConfigError> {
         // Whoever uses it, it must be one that can be used.
         endpoint::named(path, &message)?;
-        for entry in self.clusters.values() {
+        for entry in self.all_clusters() {
             if entry.cluster.discovery.key().as_deref() == Some(key) {
                 let set = endpoint::compile(path, &message, &entry.cluster.endpoints.load())?;
                 entry.cluster.replace_endpoints(set);
@@ -366,21 +308,21 @@ impl State {
         Ok(())
     }
 
+    /// As in Envoy, a cluster whose endpoints do not exist has none and waits no more; what it had, it keeps.
+    fn remove_endpoints(&mut self, key: &str) {
+        if !self.asked_endpoints().contains(key) {
+            self.endpoints.remove(key);
+        }
+        for entry in self.clusters.values_mut() {
+            if !entry.cluster.is_known() && entry.cluster.discovery.key().as_deref() == Some(key) {
+                entry.warming.give_up();
+            }
+        }
+    }
+
     fn remove(&mut self, type_: ResourceType, name: &str) {
         match type_ {
-            ResourceType::Cluster => {
-                if self.clusters.get(name).is_some_and(|entry| !entry.from_file)
-                    && let Some(entry) = self.clusters.remove(name)
-                {
-                    self.names.cluster(name).set(None);
-                    if let Some(local) = self.shared.local.as_ref().filter(|local| local.name == name) {
-                        local.tell();
-                    }
-                    for host in &entry.cluster.endpoints.load().hosts {
-                        host.endpoint.mark_gone();
-                    }
-                }
-            }
+            ResourceType::Cluster => self.remove_cluster(name),
             ResourceType::Listener => {
                 if self.listeners.get(name).is_some_and(|entry| !entry.from_file)
                     && let Some(entry) = self.listeners.remove(name)
@@ -390,16 +332,8 @@ impl State {
                 }
             }
             // Whoever refers to these goes with its own type; until then the last good one serves.
-            ResourceType::RouteConfiguration => {
-                if !self.asked_routes().contains(name) {
-                    self.routes.remove(name);
-                }
-            }
-            ResourceType::ClusterLoadAssignment => {
-                if !self.asked_endpoints().contains(name) {
-                    self.endpoints.remove(name);
-                }
-            }
+            ResourceType::RouteConfiguration => self.remove_routes(name),
+            ResourceType::ClusterLoadAssignment => self.remove_endpoints(name),
             ResourceType::Runtime => self.remove_runtime(name),
             ResourceType::ExtensionConfig => self.remove_extension(name),
             ResourceType::ScopedRouteConfiguration => {
@@ -407,15 +341,6 @@ impl State {
             }
             // Tables go with their virtual hosts elsewhere.
             ResourceType::Secret | ResourceType::VirtualHost => {}
-        }
-    }
-
-    /// Tells who waits for clusters which of them are there, with their endpoints.
-    fn tell_of_clusters(&self) {
-        for name in self.shared.wanted_clusters.waited() {
-            if self.clusters.get(&name).is_some_and(|entry| entry.cluster.is_known()) {
-                self.shared.wanted_clusters.found(&name);
-            }
         }
     }
 
@@ -545,6 +470,10 @@ impl State {
             ResourceType::VirtualHost => self.place_virtual_hosts(&changing),
             _ => {}
         }
+        if self.is_waiting() {
+            self.settle();
+        }
+        self.started |= self.are_all_warm();
         self.tell_of_clusters();
         self.names.forget_unused();
         self.shared.registry.forget_unused();
@@ -574,6 +503,11 @@ fn unpack<M>(path: &Path, result: Result<M, any::UnpackError>) -> Result<M, Conf
 // === impl ListenerEntry ===
 
 impl ListenerEntry {
+    /// Whether it waits to be put in place.
+    fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Lets the connections of a listener that is gone end in order.
     fn retire(self) {
         if let Some(slot) = self.slot {

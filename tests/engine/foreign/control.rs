@@ -110,6 +110,11 @@ impl Control {
         self.event("the first request of a stream", |event| event["first"] == true).await
     }
 
+    /// Whether something that is meant is among what it saw before the last command, and nobody asked for yet.
+    pub(super) fn saw(&self, is_it: impl Fn(&Value) -> bool) -> bool {
+        self.events.iter().any(is_it)
+    }
+
     /// Forgets what it saw so far.
     pub(super) fn forget(&mut self) {
         self.events.clear();

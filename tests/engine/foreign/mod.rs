@@ -10,6 +10,7 @@ mod lost;
 mod ordinary;
 mod polled;
 mod single;
+mod warming;
 
 use std::net::SocketAddr;
 

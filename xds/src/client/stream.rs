@@ -8,7 +8,9 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use weft_kit::backoff::Backoff;
 
-use super::{ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Phase, Service, expire, expiring, take, until};
+use super::{
+    ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Phase, Service, expire, expiring, follow_up, take, until,
+};
 use crate::{
     pb::envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -68,13 +70,13 @@ pub(super) async fn stream<D: Dialect>(
             response = within(deadline, responses.message()) => response?.map_err(StreamError::Lost)?,
             () = until(dialect.session().deadline()) => {
                 expire(dialect.session(), connected.sink);
-                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
+                if !send_all(follow_up(dialect.session(), connected.sink)) {
                     break;
                 }
                 continue;
             }
             () = config.wanted_changed.notified() => {
-                if !send_all(dialect.session().answer(Ok(()), &connected.sink.wanted())) {
+                if !send_all(follow_up(dialect.session(), connected.sink)) {
                     break;
                 }
                 continue;

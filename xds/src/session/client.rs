@@ -7,12 +7,16 @@
 //! * A response with the same name twice, or with a resource whose name cannot be read, is refused as a whole; a
 //!   resource of the wrong type is refused alone.
 //! * A refused resource keeps its last good version, and is offered again as soon as the server sends it.
+//! * An acknowledgement that is held back holds back nothing else: what is wanted is asked for at once, and each other
+//!   type is answered as always. A refusal is never held back; it comes after what was held back of its type.
 //! * A resource with a time to live is gone when that is over, stream or not, unless the server sent it again or a sign
 //!   of life: its name and version without a body. As in Envoy it is then as if the server had removed it, and a
 //!   resource or sign of life that comes without a time has the resource live for ever.
 //!
 //! # Caveats
 //! * Whether all of a type is wanted is read when it is first asked for on a stream.
+//! * In the state of the world, each request for a type answers its last response. So one that asks for other names of it
+//!   is the acknowledgement that was held back.
 //! * What an earlier run kept lives until the server says otherwise: how long it had left is not known.
 
 mod delta;
@@ -57,6 +61,16 @@ pub trait ClientSession: Send {
     /// The requests that follow from what became of the update, if there is one that was not answered, and from what is
     /// now wanted.
     fn answer(&mut self, verdict: Result<(), Vec<Rejected>>, wanted: &Subscriptions) -> Vec<Self::Request>;
+
+    /// The same for an update that was accepted, but that its acknowledgement waits for
+    /// [`acknowledge`](Self::acknowledge), or for the end of the stream.
+    fn hold_back(&mut self, wanted: &Subscriptions) -> Vec<Self::Request>;
+
+    /// Whether acknowledgements of this type were held back.
+    fn holds_back(&self, type_: ResourceType) -> bool;
+
+    /// The acknowledgements of a type that were held back.
+    fn acknowledge(&mut self, type_: ResourceType) -> Vec<Self::Request>;
 
     /// When the next resource expires, if any does.
     fn deadline(&self) -> Option<Instant>;

@@ -2,6 +2,8 @@
 //!
 //! # Guarantees
 //! * At most one response per type is unanswered at a time; changes that come meanwhile are sent together after it.
+//! * What clusters are made of, their endpoints and certificates, does not wait for an answer to the clusters: a client
+//!   may hold that back until it has them.
 //! * Make before break: clusters go out before their endpoints, then certificates, listeners and routes. A cluster or
 //!   an endpoint set is removed only after the proxy accepted the listeners and routes that no longer use it; while
 //!   it refuses them, it keeps the clusters that the old ones need.
@@ -101,8 +103,13 @@ impl ServerSession {
     #[expect(clippy::should_implement_trait, reason = "not an iterator, more may come after None")]
     pub fn next(&mut self) -> Option<Outgoing> {
         let snapshot = self.snapshot.clone()?;
+        let mut clusters_wait = false;
         for type_ in ResourceType::ALL {
             if self.types[type_.index()].is_stalled() {
+                if type_ == ResourceType::Cluster {
+                    clusters_wait = true;
+                    continue;
+                }
                 return None;
             }
             let Some(diff) = self.diff(type_, &snapshot) else { continue };
@@ -111,11 +118,21 @@ impl ServerSession {
             if !due && (diff.removed.is_empty() || !removes_now) {
                 continue;
             }
+            if clusters_wait && !is_part_of_clusters(type_) {
+                return None;
+            }
             if self.types[type_.index()].stall() {
+                if type_ == ResourceType::Cluster {
+                    clusters_wait = true;
+                    continue;
+                }
                 // Later types may refer to what is waiting here.
                 return None;
             }
             return Some(self.send(type_, &snapshot, diff, removes_now));
+        }
+        if clusters_wait {
+            return None;
         }
         if ResourceType::ALL.into_iter().any(|type_| refers_to_others(type_) && !self.is_settled(type_)) {
             return None;
@@ -230,6 +247,12 @@ impl ServerSession {
         state.sent(&nonce, current, upserts.clone(), told_gone, kept);
         Outgoing { type_, version: current.version(), nonce, upserts, removed, unknown, aliases }
     }
+}
+
+/// Whether a client may need this type before it answers for the clusters that it was sent: as Envoy does, it may hold
+/// its answer back until they can be used.
+fn is_part_of_clusters(type_: ResourceType) -> bool {
+    matches!(type_, ResourceType::ClusterLoadAssignment | ResourceType::Secret)
 }
 
 /// Whether resources of other types refer to these by name, so that they must go last.

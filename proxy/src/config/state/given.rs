@@ -42,7 +42,10 @@ impl State {
             ResourceType::Listener if !wanted.all_listeners => Vec::new(),
             ResourceType::Cluster => {
                 let given = self.clusters.iter().filter(|(_, entry)| !entry.from_file);
+                // Accepted, and told to be, before it is in force.
+                let last = |(name, entry)| (name, self.next_clusters.get(name).unwrap_or(entry));
                 given
+                    .map(last)
                     .map(|(name, entry)| (name.as_str(), any::pack::<ProtoCluster>(&entry.message)))
                     .collect()
             }
@@ -59,7 +62,7 @@ impl State {
             }
             ResourceType::RouteConfiguration => {
                 let packed = |message| any::pack::<RouteConfiguration>(message);
-                let given = self.routes.iter().filter(|(key, _)| wanted.routes.contains(*key));
+                let given = self.last_routes().filter(|(key, _)| wanted.routes.contains(*key));
                 given.map(|(name, message)| (name.as_str(), packed(message))).collect()
             }
             ResourceType::Secret => {

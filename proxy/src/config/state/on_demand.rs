@@ -123,7 +123,11 @@ impl State {
     pub(super) fn wanted_on_demand(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let addresses = self.on_demand.asked.keys();
         let entries = addresses.clone().filter_map(|address| self.listener_at(address));
-        let clusters = entries.flat_map(|entry| self.clusters_of(entry));
+        let next = |entry: &ListenerEntry| {
+            let routes = entry.routes.iter().filter_map(|key| self.next_routes.get(key));
+            routes.flat_map(|next| &next.clusters).collect::<Vec<_>>()
+        };
+        let clusters = entries.flat_map(|entry| self.clusters_of(entry).chain(next(entry)));
         let is_dynamic = |name: &&String| self.clusters.get(*name).is_none_or(|entry| !entry.from_file);
         (addresses.map(SocketAddr::to_string).collect(), clusters.filter(is_dynamic).cloned().collect())
     }
@@ -132,7 +136,7 @@ impl State {
         self.listeners.get(&address.to_string())
     }
 
-    fn clusters_of<'s>(&'s self, entry: &'s ListenerEntry) -> impl Iterator<Item = &'s String> {
+    pub(super) fn clusters_of<'s>(&'s self, entry: &'s ListenerEntry) -> impl Iterator<Item = &'s String> {
         let of_routes = entry.routes.iter().filter_map(|key| self.route_clusters.get(key)).flatten();
         entry.clusters.iter().chain(of_routes)
     }

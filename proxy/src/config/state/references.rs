@@ -29,7 +29,7 @@ impl State {
 
     /// What an xDS server has to give.
     pub(crate) fn wanted(&self) -> Subscriptions {
-        let endpoints = self.clusters.values().filter_map(|entry| match &entry.cluster.discovery {
+        let endpoints = self.all_clusters().filter_map(|entry| match &entry.cluster.discovery {
             Discovery::Eds { service_name, source: Source::Ads } => Some(service_name.clone()),
             _ => None,
         });
@@ -79,7 +79,7 @@ impl State {
                 files.insert(one(ResourceType::Runtime, source, name, from.key(name)));
             }
         }
-        for entry in self.clusters.values() {
+        for entry in self.all_clusters() {
             if let Discovery::Eds { service_name, source: from @ Source::File(source) } =
                 &entry.cluster.discovery
             {
@@ -118,7 +118,7 @@ impl State {
 
     /// Keys of the endpoints that clusters refer to.
     pub(super) fn asked_endpoints(&self) -> BTreeSet<String> {
-        self.clusters.values().filter_map(|entry| entry.cluster.discovery.key()).collect()
+        self.all_clusters().filter_map(|entry| entry.cluster.discovery.key()).collect()
     }
 
     /// Drops endpoints and route tables that nothing refers to any more: a server does not take back what is not asked
@@ -141,6 +141,7 @@ impl State {
             asked
         };
         self.endpoints.retain(|key, _| stays(ResourceType::ClusterLoadAssignment, &endpoints, key));
+        self.next_routes.retain(|key, _| routes.contains(key));
         self.routes.retain(|key, _| stays(ResourceType::RouteConfiguration, &routes, key));
         self.route_clusters.retain(|key, _| self.routes.contains_key(key));
     }

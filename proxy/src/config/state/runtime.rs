@@ -36,7 +36,7 @@ impl Layers {
     /// Whether one of them is still waited for.
     pub(super) fn are_awaited(&self) -> bool {
         let missing = |(name, source): &(String, Source)| !self.given.contains_key(&source.key(name));
-        !self.warming.over && self.resources.iter().any(missing)
+        !self.warming.has_ended() && self.resources.iter().any(missing)
     }
 
     /// Whether the wait for them ends now, in vain.

@@ -79,7 +79,7 @@ impl State {
     }
 
     fn endpoints_from_servers(&self) -> impl Iterator<Item = (&ServerSource, &String)> {
-        self.clusters.values().filter_map(|entry| match &entry.cluster.discovery {
+        self.all_clusters().filter_map(|entry| match &entry.cluster.discovery {
             Discovery::Eds { service_name, source: Source::Server(server) } => Some((server, service_name)),
             _ => None,
         })

@@ -86,6 +86,15 @@ impl State {
             }
             self.routes.insert(key.clone(), message);
         }
+        for (key, mut next) in std::mem::take(&mut self.next_routes) {
+            if next.message.vhds.is_some() && changed.contains(&next.message.name) {
+                match self.compile_routes(&Path::root("route").field(&key), &next.message) {
+                    Ok(table) => next.table = table,
+                    Err(error) => tracing::error!(routes = key, %error, "virtual hosts not put in place"),
+                }
+            }
+            self.next_routes.insert(key, next);
+        }
         for name in self.names.demand.waited() {
             let Some((table, host)) = name.rsplit_once('/') else { continue };
             let keys = open.iter().filter(|(_, name)| *name == table);

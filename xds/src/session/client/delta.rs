@@ -12,9 +12,12 @@ use super::{
 };
 use crate::{
     cause,
-    pb::envoy::{
-        config::core::v3::Node,
-        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wrapped},
+    pb::{
+        envoy::{
+            config::core::v3::Node,
+            service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wrapped},
+        },
+        google::rpc::Status,
     },
     resource::{Rejected, ResourceType, ResourceUpdate, Subscriptions},
     session::nack,
@@ -30,6 +33,8 @@ pub struct DeltaClient {
     /// On this stream, by type; `None` for what was never asked for.
     asked: [Option<Asked>; TYPES],
     pending: Option<Pending>,
+    /// Nonces of accepted responses, by type, whose acknowledgement is held back.
+    held_back: [Vec<String>; TYPES],
 }
 
 // === impl DeltaClient ===
@@ -37,7 +42,14 @@ pub struct DeltaClient {
 impl DeltaClient {
     /// Without any resource and before the first stream.
     pub fn new(node: Node) -> Self {
-        Self { node, introduced: false, held: Default::default(), asked: Default::default(), pending: None }
+        Self {
+            node,
+            introduced: false,
+            held: Default::default(),
+            asked: Default::default(),
+            pending: None,
+            held_back: Default::default(),
+        }
     }
 
     /// Says who we are in the stream's first request.
@@ -105,6 +117,7 @@ impl ClientSession for DeltaClient {
         self.asked = Default::default();
         self.introduced = false;
         self.pending = None;
+        self.held_back = Default::default();
         let mut requests: Vec<_> =
             ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)).collect();
         self.introduce(&mut requests);
@@ -174,16 +187,32 @@ impl ClientSession for DeltaClient {
         let mut requests = Vec::new();
         if let Some(mut pending) = self.pending.take() {
             let refused = self.held[pending.type_.index()].settle(&mut pending, verdict);
-            requests.push(DeltaDiscoveryRequest {
-                type_url: pending.type_.type_url().to_owned(),
-                response_nonce: pending.nonce,
-                error_detail: (!refused.is_empty()).then(|| nack::to_status(&refused)),
-                ..Default::default()
-            });
+            // A server that knows the last nonce only takes what comes after it for stale.
+            requests.extend(self.acknowledge(pending.type_));
+            let error_detail = (!refused.is_empty()).then(|| nack::to_status(&refused));
+            requests.push(response_to(pending.type_, pending.nonce, error_detail));
         }
         requests.extend(ResourceType::ALL.into_iter().filter_map(|type_| self.subscribe(type_, wanted)));
         self.introduce(&mut requests);
         requests
+    }
+
+    fn hold_back(&mut self, wanted: &Subscriptions) -> Vec<DeltaDiscoveryRequest> {
+        if let Some(mut pending) = self.pending.take_if(|pending| pending.refused.is_empty()) {
+            let type_ = pending.type_;
+            self.held[type_.index()].settle(&mut pending, Ok(()));
+            self.held_back[type_.index()].push(pending.nonce);
+        }
+        self.answer(Ok(()), wanted)
+    }
+
+    fn holds_back(&self, type_: ResourceType) -> bool {
+        !self.held_back[type_.index()].is_empty()
+    }
+
+    fn acknowledge(&mut self, type_: ResourceType) -> Vec<DeltaDiscoveryRequest> {
+        let nonces = std::mem::take(&mut self.held_back[type_.index()]);
+        nonces.into_iter().map(|nonce| response_to(type_, nonce, None)).collect()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -196,11 +225,15 @@ impl ClientSession for DeltaClient {
 }
 
 fn refuse(type_: ResourceType, nonce: String, rejected: Rejected) -> Received<DeltaDiscoveryRequest> {
-    let request = DeltaDiscoveryRequest {
+    let error_detail = Some(nack::to_status(std::slice::from_ref(&rejected)));
+    Received::Refused { type_, rejected, answer: response_to(type_, nonce, error_detail) }
+}
+
+fn response_to(type_: ResourceType, nonce: String, error_detail: Option<Status>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
         type_url: type_.type_url().to_owned(),
         response_nonce: nonce,
-        error_detail: Some(nack::to_status(std::slice::from_ref(&rejected))),
+        error_detail,
         ..Default::default()
-    };
-    Received::Refused { type_, rejected, answer: request }
+    }
 }

@@ -42,6 +42,8 @@ struct TypeStream {
     asked: Option<Asked>,
     /// Of the last response; empty before the first.
     nonce: String,
+    /// That response was accepted, and its acknowledgement is held back.
+    held_back: bool,
 }
 
 /// What all resource types have in common: their name is field 1.
@@ -59,8 +61,10 @@ impl SotwClient {
         Self { node, introduced: false, held: Default::default(), streams: Default::default(), pending: None }
     }
 
-    fn request(&self, type_: ResourceType, error_detail: Option<Status>) -> DiscoveryRequest {
-        let stream = &self.streams[type_.index()];
+    /// Whatever else it says, it answers the last response.
+    fn request(&mut self, type_: ResourceType, error_detail: Option<Status>) -> DiscoveryRequest {
+        let stream = &mut self.streams[type_.index()];
+        stream.held_back = false;
         DiscoveryRequest {
             type_url: type_.type_url().to_owned(),
             version_info: self.held[type_.index()].version.clone(),
@@ -197,7 +201,8 @@ impl ClientSession for SotwClient {
             let refused = self.held[type_.index()].settle(&mut pending, verdict);
             // One request both answers and says what is wanted.
             self.subscribe(type_, wanted);
-            requests.push(self.request(type_, (!refused.is_empty()).then(|| nack::to_status(&refused))));
+            let error_detail = (!refused.is_empty()).then(|| nack::to_status(&refused));
+            requests.push(self.request(type_, error_detail));
             type_
         });
         for type_ in ResourceType::ALL {
@@ -207,6 +212,23 @@ impl ClientSession for SotwClient {
         }
         self.introduce(&mut requests);
         requests
+    }
+
+    fn hold_back(&mut self, wanted: &Subscriptions) -> Vec<DiscoveryRequest> {
+        if let Some(mut pending) = self.pending.take_if(|pending| pending.refused.is_empty()) {
+            let type_ = pending.type_;
+            self.held[type_.index()].settle(&mut pending, Ok(()));
+            self.streams[type_.index()].held_back = true;
+        }
+        self.answer(Ok(()), wanted)
+    }
+
+    fn holds_back(&self, type_: ResourceType) -> bool {
+        self.streams[type_.index()].held_back
+    }
+
+    fn acknowledge(&mut self, type_: ResourceType) -> Vec<DiscoveryRequest> {
+        if self.holds_back(type_) { vec![self.request(type_, None)] } else { Vec::new() }
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -118,6 +118,53 @@ fn an_update_is_acknowledged_and_leads_to_new_subscriptions() {
 }
 
 #[test]
+fn an_acknowledgement_is_held_back_alone_and_never_overtaken() {
+    let wanted = wanting_endpoints(&["a"]);
+    let mut client = DeltaClient::new(node());
+    client.open(&Subscriptions::default());
+    update(client.receive(delta_response(Cluster, "1", &[("a", "1")]), now()));
+    let requests = client.hold_back(&wanted);
+    assert_eq!((requests.len(), requests[0].resource_names_subscribe.clone()), (1, vec!["a".to_owned()]));
+    assert!(requests[0].response_nonce.is_empty() && client.holds_back(Cluster));
+    update(client.receive(delta_response(Listener, "2", &[]), now()));
+    assert_eq!(client.answer(Ok(()), &wanted)[0].response_nonce, "2", "other types are answered");
+    // A server that does not wait for answers gets them in its order.
+    update(client.receive(delta_response(Cluster, "3", &[("b", "1")]), now()));
+    assert!(client.hold_back(&wanted).is_empty());
+    update(client.receive(delta_response(Cluster, "4", &[("c", "1")]), now()));
+    let verdict = Err(vec![Rejected { name: "c".into(), reason: "no".into() }]);
+    let answers = client.answer(verdict, &wanted);
+    let nonces: Vec<_> = answers.iter().map(|request| request.response_nonce.as_str()).collect();
+    assert_eq!(nonces, ["1", "3", "4"]);
+    assert!(answers[1].error_detail.is_none() && answers[2].error_detail.is_some());
+    assert!(!client.holds_back(Cluster) && client.acknowledge(Cluster).is_empty());
+    // The end of a stream is an end of it; what was accepted is told to the next.
+    update(client.receive(delta_response(Cluster, "5", &[("d", "1")]), now()));
+    client.hold_back(&wanted);
+    let opened = client.open(&wanted);
+    assert!(opened[0].initial_resource_versions.contains_key("d") && !client.holds_back(Cluster));
+}
+
+#[test]
+fn in_the_state_of_the_world_the_next_request_for_the_type_is_what_was_held_back() {
+    let mut client = SotwClient::new(node());
+    client.open(&Subscriptions::default());
+    update(client.receive(sotw_response(Cluster, "1", &[("a", "1")]), now()));
+    let requests = client.hold_back(&wanting_endpoints(&["a"]));
+    assert_eq!((requests.len(), requests[0].resource_names.clone()), (1, vec!["a".to_owned()]));
+    let acknowledged = client.acknowledge(Cluster);
+    assert_eq!((acknowledged[0].version_info.as_str(), acknowledged[0].response_nonce.as_str()), ("v1", "1"));
+    assert!(client.acknowledge(Cluster).is_empty());
+
+    update(client.receive(sotw_response(Cluster, "2", &[("a", "2")]), now()));
+    client.hold_back(&wanting_endpoints(&["a"]));
+    let by_name = Subscriptions { clusters: ["b".to_owned()].into(), ..wanting_endpoints(&["a"]) };
+    let requests = client.answer(Ok(()), &by_name);
+    assert_eq!((requests[0].response_nonce.as_str(), requests[0].version_info.as_str()), ("2", "v2"));
+    assert!(!client.holds_back(Cluster));
+}
+
+#[test]
 fn a_new_stream_tells_what_was_accepted() {
     let mut client = DeltaClient::new(node());
     let wanted = wanting_endpoints(&["x"]);

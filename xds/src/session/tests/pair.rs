@@ -63,6 +63,15 @@ struct Link<C: Ends> {
     sent: BTreeMap<(ResourceType, String), String>,
     /// Whether a route may never lead to a cluster that is not there.
     strict: bool,
+    /// Whether the client waits for endpoints, as a proxy does: a cluster is in effect when it has them, and so is a
+    /// route to it.
+    patient: bool,
+    /// Routes that are not in effect yet; the old ones are.
+    waiting: BTreeMap<String, String>,
+    /// Clusters that are gone and stay while old routes do.
+    leaving: BTreeSet<String>,
+    /// Endpoints that are not waited for: the server said that there are none, or the time is over.
+    done_without: BTreeSet<String>,
 }
 
 impl Config {
@@ -111,6 +120,10 @@ impl<C: Ends> Link<C> {
             ever: BTreeSet::new(),
             sent: BTreeMap::new(),
             strict,
+            patient: false,
+            waiting: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            done_without: BTreeSet::new(),
         };
         link.reconnect();
         link
@@ -171,8 +184,14 @@ impl<C: Ends> Link<C> {
         let Some(response) = self.responses.pop_front() else { return false };
         match self.client.receive(response, now()) {
             Received::Update(update) => {
+                let type_ = update.type_;
                 let verdict = self.apply(update);
-                self.requests.extend(self.client.answer(verdict, &wanted(&self.world)));
+                let requests = match verdict.is_err() || self.in_effect(type_) {
+                    true => self.client.answer(verdict, &wanted(&self.world)),
+                    false => self.client.hold_back(&wanted(&self.world)),
+                };
+                self.requests.extend(requests);
+                self.acknowledge();
             }
             Received::Refused { rejected, .. } => panic!("our server's response was refused: {rejected:?}"),
             Received::Ignored(type_url) => panic!("our server's response was ignored: {type_url}"),
@@ -189,11 +208,26 @@ impl<C: Ends> Link<C> {
                 continue;
             }
             self.ever.insert((update.type_, resource.name.clone(), content.clone()));
+            if self.patient && update.type_ == Route {
+                self.waiting.insert(resource.name, content);
+                continue;
+            }
+            self.leaving.remove(&resource.name);
             self.world.insert((update.type_, resource.name), content);
         }
         for name in update.removed {
+            if update.type_ == Cluster && !self.waiting.is_empty() {
+                self.leaving.insert(name.clone());
+            }
+            self.waiting.retain(|route, _| update.type_ != Route || *route != name);
+            match update.type_ {
+                Endpoints => drop(self.done_without.insert(name.clone())),
+                Cluster => drop(self.done_without.remove(&name)),
+                _ => {}
+            }
             self.world.remove(&(update.type_, name));
         }
+        self.place_routes();
         // What nothing refers to is let go of.
         let wanted = wanted(&self.world);
         self.world.retain(|(type_, name), _| match type_ {
@@ -201,15 +235,68 @@ impl<C: Ends> Link<C> {
             Route => wanted.routes.contains(name),
             _ => true,
         });
+        self.waiting.retain(|name, _| wanted.routes.contains(name));
+        if self.waiting.is_empty() {
+            self.leaving.clear();
+        }
         if self.strict {
             for ((_, name), to) in self.world.iter().filter(|((type_, _), _)| *type_ == Route) {
+                let there = |type_| self.world.contains_key(&(type_, to.clone()));
+                let ready = !self.patient || there(Endpoints) || self.done_without.contains(to);
+                let serves = there(Cluster) && ready;
                 assert!(
-                    self.world.contains_key(&(Cluster, to.clone())),
-                    "route {name} leads to {to}, which is gone"
+                    serves || self.leaving.contains(to),
+                    "route {name} leads to {to}, which is not there"
                 );
             }
         }
         if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    /// Has the routes take effect whose clusters have endpoints.
+    fn place_routes(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let ready = waiting.extract_if(.., |_, to| self.is_ready(to)).map(|(name, to)| ((Route, name), to));
+        let ready: Vec<_> = ready.collect();
+        self.world.extend(ready);
+        self.waiting = waiting;
+    }
+
+    fn is_ready(&self, cluster: &str) -> bool {
+        self.world.contains_key(&(Endpoints, cluster.to_owned())) || self.done_without.contains(cluster)
+    }
+
+    fn acknowledge(&mut self) {
+        for type_ in ResourceType::ALL {
+            if self.client.holds_back(type_) && self.in_effect(type_) {
+                self.requests.extend(self.client.acknowledge(type_));
+            }
+        }
+    }
+
+    /// Does without what was waited for long enough; whether there was something.
+    fn stop_waiting(&mut self) -> bool {
+        let missing = self.world.keys().filter(|(type_, _)| *type_ == Cluster).map(|(_, name)| name.clone());
+        let missing: Vec<_> = missing.filter(|name| !self.is_ready(name)).collect();
+        self.done_without.extend(missing.iter().cloned());
+        self.place_routes();
+        if self.waiting.is_empty() {
+            self.leaving.clear();
+        }
+        self.acknowledge();
+        !missing.is_empty()
+    }
+
+    fn in_effect(&self, type_: ResourceType) -> bool {
+        if !self.patient {
+            return true;
+        }
+        let mut clusters = self.world.keys().filter(|(type_, _)| *type_ == Cluster);
+        match type_ {
+            Cluster => self.leaving.is_empty() && clusters.all(|(_, name)| self.is_ready(name)),
+            Route => self.waiting.is_empty(),
+            _ => true,
+        }
     }
 
     fn settle(&mut self) {
@@ -308,6 +395,31 @@ proptest! {
     fn delta_converges_and_never_breaks_a_route(ops in ops(GOOD, 1), last in config(GOOD)) {
         let mut link = Link::new(DeltaClient::new(node()), true);
         link.run(&ops, &last);
+        link.check(&last);
+    }
+
+    // Whatever comes in between, the server sends what its client waits for before it answers, or says that there is no
+    // such thing.
+    #[test]
+    fn a_delta_client_that_answers_for_clusters_in_effect_only_is_never_stuck(ops in ops(GOOD, 1), last in config(GOOD)) {
+        let mut link = Link::new(DeltaClient::new(node()), true);
+        link.patient = true;
+        link.run(&ops, &last);
+        link.check(&last);
+    }
+
+    // State of the world has no words for what does not exist: if a cluster is taken back before its endpoints were sent,
+    // its client waits for as long as it has patience.
+    #[test]
+    fn a_sotw_client_that_answers_for_clusters_in_effect_only_is_stuck_for_its_patience_at_most(
+        ops in ops(GOOD, 0), last in config(GOOD),
+    ) {
+        let mut link = Link::new(SotwClient::new(node()), true);
+        link.patient = true;
+        link.run(&ops, &last);
+        while link.stop_waiting() {
+            link.settle();
+        }
         link.check(&last);
     }
 
