@@ -324,6 +324,8 @@ impl Server {
             config.secure = secured(&self.state, server);
             config.metadata = self.metadata(server);
             (config.backoff_base, config.backoff_max) = server.backoff;
+            config.request_limit = server.request_limit;
+            config.requests_delayed = Arc::clone(&self.state.lock().updates.requests_delayed);
             config.protocol = *protocol;
             if *protocol == Protocol::Delta {
                 config.node.client_features.push(FEATURE_ON_DEMAND.to_owned());

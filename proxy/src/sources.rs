@@ -97,6 +97,8 @@ impl Sources {
                 config.secure = secure;
                 config.metadata = server.server.metadata(self.token.as_ref());
                 (config.backoff_base, config.backoff_max) = server.server.backoff;
+                config.request_limit = server.server.request_limit;
+                config.requests_delayed = Arc::clone(&self.state.lock().updates.requests_delayed);
                 config.protocol = protocol;
                 config.service = Service::Only(type_);
                 config.wanted_changed = Arc::clone(&wanted_changed);

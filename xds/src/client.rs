@@ -9,17 +9,28 @@
 //!   time: an old configuration is better than none, and worse than the server's. The stream after that tells the
 //!   server what is there, so that it sends what differs and takes back what is gone.
 
+mod limit;
 mod rest;
 mod stream;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weft_kit::{backoff::Backoff, error::chain};
 
-pub use self::rest::{PollConfig, poll};
-use self::stream::{Delta, Dialect, Sotw, stream};
+use self::{
+    limit::Pace,
+    stream::{Delta, Dialect, Sotw, stream},
+};
+pub use self::{
+    limit::RequestLimit,
+    rest::{PollConfig, poll},
+};
 use crate::{
     pb::envoy::config::core::v3::Node,
     session::client::{ClientSession, DeltaClient, Received, SotwClient},
@@ -74,6 +85,10 @@ pub struct ClientConfig {
     pub backoff_base: Duration,
     /// The longest delay between attempts.
     pub backoff_max: Duration,
+    /// How many requests the server is sent at most; as many as there are if `None`.
+    pub request_limit: Option<RequestLimit>,
+    /// Counts the requests that had to wait for that.
+    pub requests_delayed: Arc<AtomicU64>,
     /// To be notified when [`ConfigSink::wanted`] changes for another reason than what the server sent.
     pub wanted_changed: Arc<Notify>,
     /// How long the server has for its first word before [`ConfigSink::resume`] is called, which also is when it
@@ -136,6 +151,8 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(5),
             backoff_base: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
+            request_limit: None,
+            requests_delayed: Arc::default(),
             wanted_changed: Arc::default(),
             resume_after: None,
         }
@@ -186,9 +203,10 @@ pub async fn run(config: ClientConfig, sink: impl ConfigSink, shutdown: Cancella
 /// One session with its streams, one after the other; never returns.
 async fn keep<D: Dialect>(config: &ClientConfig, mut dialect: D, mut sink: impl ConfigSink) {
     let mut backoff = Backoff::new(config.backoff_base, config.backoff_max);
+    let pace = Arc::new(Pace::new(config.request_limit, Arc::clone(&config.requests_delayed)));
     let mut phase = config.resume_after.map_or(Phase::Running, Phase::Starting);
     loop {
-        match stream(config, &mut dialect, &mut sink, &mut backoff, &mut phase).await {
+        match stream(config, &mut dialect, &mut sink, &pace, &mut backoff, &mut phase).await {
             Ok(()) => tracing::info!(server = %config.server, "configuration stream ended"),
             Err(error) => {
                 tracing::warn!(server = %config.server, error = chain(&error), "configuration stream failed");

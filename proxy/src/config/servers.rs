@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use weft_xds::{
     ResourceType,
     any::type_name,
-    client::{Protocol, ServerAddress},
+    client::{Protocol, RequestLimit, ServerAddress},
     name::ResourceName,
     pb::envoy::config::{
         cluster::v3::Cluster,
         core::v3::{
-            ApiConfigSource, ConfigSource, RetryPolicy, api_config_source::ApiType,
+            ApiConfigSource, ConfigSource, RateLimitSettings, RetryPolicy, api_config_source::ApiType,
             grpc_service::TargetSpecifier,
         },
     },
@@ -29,10 +29,18 @@ pub(crate) struct ServerRef {
     pub(crate) metadata: Vec<(Vec<u8>, Vec<u8>)>,
     /// The first and the longest delay between two attempts to open a stream.
     pub(crate) backoff: (Duration, Duration),
+    /// How many requests for configuration it is sent at most.
+    pub(crate) request_limit: Option<RequestLimit>,
 }
 
 /// Envoy's own, for streams of configuration and of load reports.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Envoy's, of `rate_limit_settings`: how many tokens there are at most, how many more each second, and how long one takes
+/// at most.
+const MAX_TOKENS: u32 = 100;
+const FILL_RATE: f64 = 10.0;
+const SLOWEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A server that is asked for single types.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,7 +173,13 @@ impl Servers {
             Some(None) => Err(path.error("the cluster has no endpoint")),
             Some(Some(address)) => {
                 let (address, cluster) = (address.clone(), Some(cluster.to_owned()));
-                Ok(ServerRef { address, cluster, metadata: Vec::new(), backoff: BACKOFF })
+                Ok(ServerRef {
+                    address,
+                    cluster,
+                    metadata: Vec::new(),
+                    backoff: BACKOFF,
+                    request_limit: None,
+                })
             }
         }
     }
@@ -176,6 +190,9 @@ impl Servers {
         let [service] = source.grpc_services.as_slice() else {
             return Err(path.field("grpc_services").error("exactly one is supported"));
         };
+        let limit_path = path.field("rate_limit_settings");
+        let limit = source.rate_limit_settings.as_ref();
+        let request_limit = limit.map(|limit| request_limit(&limit_path, limit)).transpose()?;
         let path = path.item("grpc_services", 0);
         let mut metadata = Vec::new();
         for (index, field) in service.initial_metadata.iter().enumerate() {
@@ -194,7 +211,7 @@ impl Servers {
             Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
                 let found = self.find(&path.field("envoy_grpc.cluster_name"), &grpc.cluster_name)?;
                 let backoff = backoff(&path.field("envoy_grpc.retry_policy"), grpc.retry_policy.as_ref())?;
-                Ok(ServerRef { metadata, backoff, ..found })
+                Ok(ServerRef { metadata, backoff, request_limit, ..found })
             }
             Some(TargetSpecifier::GoogleGrpc(grpc)) => {
                 let path = path.field("google_grpc");
@@ -204,11 +221,25 @@ impl Servers {
                     grpc.target_uri.parse().map_err(|error: weft_xds::transport::AddressError| {
                         path.field("target_uri").error(error.to_string())
                     })?;
-                Ok(ServerRef { address, cluster: None, metadata, backoff: BACKOFF })
+                Ok(ServerRef { address, cluster: None, metadata, backoff: BACKOFF, request_limit })
             }
             None => Err(path.field("envoy_grpc").missing()),
         }
     }
+}
+
+/// How many requests for configuration go to a server. Envoy has it for gRPC only, and reads it over elsewhere.
+fn request_limit(path: &Path, message: &RateLimitSettings) -> Result<RequestLimit, ConfigError> {
+    let max = value::number(message.max_tokens.as_ref(), MAX_TOKENS);
+    if max == 0 {
+        return Err(path.field("max_tokens").error("must be more than zero, or nothing is ever asked for"));
+    }
+    let rate = message.fill_rate.as_ref().map_or(FILL_RATE, |rate| rate.value);
+    if !(rate > 0.0 && rate.is_finite()) {
+        return Err(path.field("fill_rate").error("must be a number of tokens per second, more than zero"));
+    }
+    let every = Duration::try_from_secs_f64(rate.recip()).unwrap_or(SLOWEST);
+    Ok(RequestLimit { max, every: every.clamp(Duration::from_nanos(1), SLOWEST) })
 }
 
 /// How a stream that was lost is opened again. A limit that is not given is ten times the first delay.
@@ -319,6 +350,34 @@ mod tests {
             ("control", "http://10.0.0.1:1")
         );
         read.check(&Path::default(), ResourceType::VirtualHost).expect_err("hosts are not polled for");
+    }
+
+    #[test]
+    fn how_often_a_server_is_asked_is_limited_as_it_says() {
+        let read = |limit: Value| {
+            let source: ApiConfigSource = from_json(&json!({
+                "api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
+                "rate_limit_settings": limit,
+            }))
+            .expect("a source");
+            let read = ServerSource::read(&Path::root("x"), &source, &sources(json!([])).expect("good"));
+            read.map(|read| read.server.request_limit).map_err(|error| error.to_string())
+        };
+        let limit = |max, every| Ok(Some(RequestLimit { max, every }));
+        assert_eq!(read(json!(null)), Ok(None));
+        assert_eq!(read(json!({})), limit(100, Duration::from_millis(100)));
+        assert_eq!(read(json!({"max_tokens": 3, "fill_rate": 0.5})), limit(3, Duration::from_secs(2)));
+        assert_eq!(read(json!({"fill_rate": 1e-300})), limit(100, SLOWEST));
+        assert_eq!(read(json!({"fill_rate": 1e300})), limit(100, Duration::from_nanos(1)));
+        for (bad, path) in [
+            (json!({"max_tokens": 0}), "x.rate_limit_settings.max_tokens: must be"),
+            (json!({"fill_rate": 0}), "x.rate_limit_settings.fill_rate: must be"),
+            (json!({"fill_rate": -1}), "x.rate_limit_settings.fill_rate: must be"),
+            (json!({"fill_rate": "NaN"}), "x.rate_limit_settings.fill_rate: must be"),
+        ] {
+            let error = read(bad).expect_err(path);
+            assert!(error.starts_with(path), "{error}");
+        }
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! One stream: what goes over it, and what its end leaves.
 
+use std::sync::Arc;
+
+use futures::Stream;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use weft_kit::backoff::Backoff;
 
 use super::{
-    ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Phase, Service, expire, expiring, follow_up, take, until,
+    ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Pace, Phase, Service, expire, expiring, follow_up, take,
+    until,
 };
 use crate::{
     pb::envoy::service::discovery::v3::{
@@ -44,6 +47,7 @@ pub(super) async fn stream<D: Dialect>(
     config: &ClientConfig,
     dialect: &mut D,
     sink: &mut impl ConfigSink,
+    pace: &Arc<Pace>,
     backoff: &mut Backoff,
     phase: &mut Phase,
 ) -> Result<(), StreamError> {
@@ -58,7 +62,7 @@ pub(super) async fn stream<D: Dialect>(
     let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
     // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
     let _ = send_all(dialect.session().open(&sink.wanted()));
-    let requests_with_metadata = config.metadata.request(UnboundedReceiverStream::new(receiver))?;
+    let requests_with_metadata = config.metadata.request(Arc::clone(pace).apply(receiver))?;
     let opening = start::<D>(channel, requests_with_metadata, config.service);
     let opening = expiring(dialect.session(), sink, opening);
     let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
@@ -104,7 +108,7 @@ async fn within<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> 
 /// Opens the stream. All services of the protocol have the same form, so that one call does for all of them.
 async fn start<D: Dialect>(
     channel: Channel,
-    requests: Request<UnboundedReceiverStream<D::Request>>,
+    requests: Request<impl Stream<Item = D::Request> + Send + 'static>,
     service: Service,
 ) -> Result<Streaming<D::Response>, Status> {
     let mut grpc = Grpc::new(channel)

@@ -1,6 +1,13 @@
 //! How many updates of the configuration there were.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use weft_xds::ResourceType;
 
@@ -11,6 +18,8 @@ pub(crate) struct Updates {
     pub(crate) connected: bool,
     /// What was waited for in vain, and done without.
     pub(crate) fetch_timeouts: u64,
+    /// Requests to servers that had to wait, as there were too many of them.
+    pub(crate) requests_delayed: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,6 +54,7 @@ impl Updates {
             ("envoy_xds_update_success".into(), sum(|count| count.accepted)),
             ("envoy_xds_update_rejected".into(), sum(|count| count.rejected)),
             ("envoy_xds_init_fetch_timeout".into(), self.fetch_timeouts),
+            ("envoy_control_plane_rate_limit_enforced".into(), self.requests_delayed.load(Ordering::Relaxed)),
         ];
         for (type_, prefix) in NAMED {
             let count = self.by_type.get(&type_).copied().unwrap_or_default();
