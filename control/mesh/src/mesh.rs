@@ -50,6 +50,8 @@ pub struct Config {
     pub tokens: bool,
     /// How often proxies report their load.
     pub load_interval: Duration,
+    /// How long a proxy may leave a response unanswered; `None` for what [`AdsService`] has.
+    pub answer_limit: Option<Duration>,
     /// Where its metrics are registered.
     pub registry: Registry,
 }
@@ -128,7 +130,10 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     tasks.spawn(reports.run(client.clone(), shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(scraper.run(shutdown.clone()));
-    let ads = AdsService::new(cache.clone(), shutdown.clone());
+    let mut ads = AdsService::new(cache.clone(), shutdown.clone());
+    if let Some(limit) = config.answer_limit {
+        ads = ads.answer_limit(limit);
+    }
     let lrs = LrsService::new(Arc::new(loads), config.load_interval, shutdown.clone());
     let admission: Option<Arc<dyn Admission>> =
         if config.tokens { Some(Arc::new(ByToken { client })) } else { None };
@@ -162,6 +167,7 @@ impl Default for Config {
             plain_text: Vec::new(),
             tokens: false,
             load_interval: Duration::from_secs(5),
+            answer_limit: None,
             registry: Registry::new(),
         }
     }

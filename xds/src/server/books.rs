@@ -1,6 +1,8 @@
 //! When things happened on one stream: the session has no clock.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use crate::resource::ResourceType;
 
@@ -65,6 +67,12 @@ impl Books {
 
     pub(super) fn of(&self, type_: ResourceType) -> TypeTimes {
         self.types[type_.index()]
+    }
+
+    /// The type of the response that waits longest for its answer, and how long.
+    pub(super) fn longest_unanswered(&self) -> Option<(ResourceType, Duration)> {
+        let waiting = |type_| Some((type_, self.of(type_).flight?.sent.elapsed()));
+        ResourceType::ALL.into_iter().filter_map(waiting).max_by_key(|(_, waits)| *waits)
     }
 
     /// How long the oldest change waits for an answer; `None` if all is answered.

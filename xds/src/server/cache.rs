@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -94,7 +95,7 @@ struct Proxy {
 /// The part of a stream that others may reach.
 struct Stream {
     state: Mutex<StreamState>,
-    /// There may be a snapshot that the session does not have.
+    /// There may be a snapshot that the session does not have, or an answer that did not come in time.
     wake: Notify,
 }
 
@@ -250,6 +251,18 @@ impl SnapshotCache {
         })
     }
 
+    /// Wakes the streams on which a response is unanswered for as long as this.
+    pub(super) fn wake_overdue(&self, limit: Duration) {
+        let streams: Vec<_> = {
+            let proxies = self.inner.proxies.lock();
+            proxies.by_id.values().flat_map(|proxy| proxy.streams.iter().cloned()).collect()
+        };
+        streams
+            .iter()
+            .filter(|stream| stream.overdue(limit).is_some())
+            .for_each(|stream| stream.wake.notify_one());
+    }
+
     /// The proxies with an open stream.
     pub fn connected(&self) -> Vec<Node> {
         let proxies = self.inner.proxies.lock();
@@ -385,6 +398,12 @@ impl Proxy {
 // === impl Stream ===
 
 impl Stream {
+    /// The type of a response that is unanswered for as long as this.
+    fn overdue(&self, limit: Duration) -> Option<ResourceType> {
+        let longest = self.state.lock().books.longest_unanswered();
+        longest.filter(|(_, waits)| *waits >= limit).map(|(type_, _)| type_)
+    }
+
     fn is_concerned_by(&self, changed: &Changed) -> bool {
         let state = self.state.lock();
         changed.iter().any(|(type_, names)| state.session.is_concerned_by(*type_, names))
@@ -410,9 +429,16 @@ impl ProxyStream {
         &self.node.id
     }
 
-    /// Waits until there may be a snapshot that the session does not have yet. Cancel-safe.
-    pub(super) async fn snapshot_changed(&self) {
+    /// Waits until there may be a snapshot that the session does not have yet, or an answer that did not come. Cancel-safe.
+    pub(super) async fn woken(&self) {
         self.stream.wake.notified().await;
+    }
+
+    /// The type of a response that is unanswered for as long as this, which is counted.
+    pub(super) fn overdue(&self, limit: Duration) -> Option<ResourceType> {
+        let type_ = self.stream.overdue(limit)?;
+        self.cache.inner.metrics.overdue(type_);
+        Some(type_)
     }
 
     /// Hands a request to the session.

@@ -80,25 +80,31 @@ pub async fn serve_admitted(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let csds = ads.csds().into_server();
+    let overdue = ads.clone().end_overdue();
     let services = Services { ads, lrs: lrs.into_server(), csds, admission };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
     let stop = shutdown.clone().cancelled_owned();
-    let served = match listener {
-        Listener::Tcp(listener) => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(services, incoming, stop).await
-        }
-        Listener::Secure(listener, secure) => {
-            let incoming = secured(listener, secure, shutdown);
-            server.serve_with_incoming_shutdown(services, incoming, stop).await
-        }
-        Listener::Unix(listener) => {
-            server.serve_with_incoming_shutdown(services, UnixListenerStream::new(listener), stop).await
+    let serving = async {
+        match listener {
+            Listener::Tcp(listener) => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(services, incoming, stop).await
+            }
+            Listener::Secure(listener, secure) => {
+                let incoming = secured(listener, secure, shutdown);
+                server.serve_with_incoming_shutdown(services, incoming, stop).await
+            }
+            Listener::Unix(listener) => {
+                server.serve_with_incoming_shutdown(services, UnixListenerStream::new(listener), stop).await
+            }
         }
     };
-    served.map_err(ServeError)
+    tokio::select! {
+        served = serving => served.map_err(ServeError),
+        never = overdue => match never {},
+    }
 }
 
 // === impl Services ===

@@ -25,6 +25,7 @@ pub(super) struct Metrics {
     responses: IntCounterVec,
     answers: IntCounterVec,
     ack: HistogramVec,
+    overdue: IntCounterVec,
     by_state: IntGaugeVec,
     oldest: Gauge,
     laggards: IntGauge,
@@ -88,6 +89,11 @@ impl Metrics {
         self.ack.with_label_values(&[type_.service()]).observe(took.as_secs_f64());
     }
 
+    /// A stream is ended because a response was not answered.
+    pub(super) fn overdue(&self, type_: ResourceType) {
+        self.overdue.with_label_values(&[type_.service()]).inc();
+    }
+
     /// A collector that calls `look_up` whenever it is read.
     pub(super) fn with_gauges(
         self,
@@ -96,13 +102,14 @@ impl Metrics {
         WithGauges { metrics: self, look_up }
     }
 
-    fn parts(&self) -> [&dyn Collector; 8] {
+    fn parts(&self) -> [&dyn Collector; 9] {
         [
             &self.proxies,
             &self.streams,
             &self.responses,
             &self.answers,
             &self.ack,
+            &self.overdue,
             &self.by_state,
             &self.oldest,
             &self.laggards,
@@ -130,6 +137,14 @@ impl Default for Metrics {
             ack: HistogramVec::new(
                 HistogramOpts::new("weft_xds_ack_seconds", "From a response to the proxy's answer")
                     .buckets(ACK_BUCKETS.to_vec()),
+                &["type"],
+            )
+            .expect(VALID),
+            overdue: IntCounterVec::new(
+                Opts::new(
+                    "weft_xds_streams_overdue_total",
+                    "Streams that were ended because a response was not answered in time",
+                ),
                 &["type"],
             )
             .expect(VALID),

@@ -25,6 +25,8 @@ mod requests;
 mod service;
 mod single;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

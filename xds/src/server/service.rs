@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use prost::Message;
@@ -38,6 +39,11 @@ const CONTROL_PLANE: &str = concat!("weft ", env!("CARGO_PKG_VERSION"));
 /// A client that knows a hundred thousand resources names them all when it comes back.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
+/// How long a response may be unanswered, unless it is told otherwise. Envoy holds its answer about clusters back while
+/// they warm, each type that they need up to 15 s (`initial_fetch_timeout`), and a large world takes a slow machine its
+/// time: this is many times both. Who is gone is noticed long before, by the connection's pings.
+const ANSWER_LIMIT: Duration = Duration::from_secs(300);
+
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
@@ -48,6 +54,7 @@ const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Strea
 pub struct AdsService {
     cache: SnapshotCache,
     shutdown: CancellationToken,
+    answer_limit: Duration,
 }
 
 /// The types of one variant of the protocol.
@@ -72,7 +79,24 @@ pub(super) type Responses = mpsc::Sender<Result<Box<Encoding>, Status>>;
 impl AdsService {
     /// Serves `cache` until `shutdown` is cancelled, which ends all streams.
     pub fn new(cache: SnapshotCache, shutdown: CancellationToken) -> Self {
-        Self { cache, shutdown }
+        Self { cache, shutdown, answer_limit: ANSWER_LIMIT }
+    }
+
+    /// Ends streams on which a response is unanswered for as long as this, 5 minutes by default: their clients live, as
+    /// they answer pings, and would keep what they have for ever. Who connects again is given everything anew.
+    #[must_use]
+    pub fn answer_limit(mut self, limit: Duration) -> Self {
+        self.answer_limit = limit;
+        self
+    }
+
+    /// Looks for streams whose clients do not answer, for as long as it is polled.
+    pub(super) async fn end_overdue(self) -> Infallible {
+        loop {
+            // Nobody minds whether it is a tenth longer.
+            tokio::time::sleep(self.answer_limit / 10).await;
+            self.cache.wake_overdue(self.answer_limit);
+        }
     }
 
     /// What tells of the proxies that this service serves, for as long as it does.
@@ -91,11 +115,11 @@ impl AdsService {
         let requests = Requests::new(request.into_body(), MAX_REQUEST_BYTES);
         // No type has more than one unanswered response, so that this is never full for a client that is alive.
         let (responses, receiver) = mpsc::channel(ResourceType::ALL.len() + 1);
-        let (cache, shutdown) = (self.cache.clone(), self.shutdown.clone());
+        let (cache, shutdown, limit) = (self.cache.clone(), self.shutdown.clone(), self.answer_limit);
         // Ends with the stream: on its side when `requests` ends, on ours when `shutdown` is cancelled.
         tokio::spawn(async move {
             let status = tokio::select! {
-                status = talk::<D>(cache, admitted, requests, only, &responses) => status,
+                status = talk::<D>(cache, admitted, requests, only, &responses, limit) => status,
                 () = shutdown.cancelled() => Err(Status::unavailable("the server shuts down")),
                 () = responses.closed() => Ok(()),
             };
@@ -136,6 +160,7 @@ async fn talk<D: Dialect>(
     mut requests: Requests<D::Request>,
     only: Option<Only>,
     responses: &Responses,
+    answer_limit: Duration,
 ) -> Result<(), Status> {
     let restrict = |request: &mut D::Request| match only {
         Some(only) => only.restrict(D::type_url(request)),
@@ -159,7 +184,12 @@ async fn talk<D: Dialect>(
             break Ok(());
         }
         tokio::select! {
-            () = stream.snapshot_changed() => {}
+            () = stream.woken() => {
+                if let Some(type_) = stream.overdue(answer_limit) {
+                    tracing::warn!(proxy = stream.proxy_id(), %type_, limit = ?answer_limit, "a response is not answered");
+                    break Err(overdue(type_, answer_limit));
+                }
+            }
             request = requests.next() => match request {
                 Ok(Some(mut request)) => match restrict(&mut request) {
                     Ok(()) => stream.handle(|session| D::handle(session, request)),
@@ -172,6 +202,14 @@ async fn talk<D: Dialect>(
     };
     tracing::info!(proxy = stream.proxy_id(), variant = ?D::VARIANT, "stream closed");
     result
+}
+
+fn overdue(type_: ResourceType, limit: Duration) -> Status {
+    Status::deadline_exceeded(format!(
+        "the last response with {} was not answered within {} s: acknowledge or refuse it, and open the stream again",
+        type_.type_url(),
+        limit.as_secs()
+    ))
 }
 
 /// Sends what is due; an error means that the client is gone.

@@ -1,0 +1,136 @@
+//! Streams without sockets, at the tests' own time.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures::FutureExt as _;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use prost::Message as _;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    codegen::{Service as _, http},
+};
+
+use super::{AdsService, Snapshot, SnapshotCache};
+use crate::{
+    pb::{
+        envoy::{
+            config::core::v3::Node,
+            service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        },
+        google::protobuf::Any,
+    },
+    resource::ResourceType,
+};
+
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// A client's end of a delta stream.
+struct Client {
+    requests: mpsc::UnboundedSender<Bytes>,
+    body: Body,
+    heard: BytesMut,
+}
+
+impl Client {
+    async fn open(service: &mut AdsService, id: &str) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let frames =
+            UnboundedReceiverStream::new(receiver).map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let request = http::Request::post(DELTA).body(Body::new(StreamBody::new(frames))).expect("a request");
+        let Ok(response) = service.call(request).await;
+        let client = Self { requests, body: response.into_body(), heard: BytesMut::new() };
+        client.say(DeltaDiscoveryRequest {
+            node: Some(Node { id: id.to_owned(), ..Default::default() }),
+            type_url: ResourceType::Cluster.type_url().to_owned(),
+            ..Default::default()
+        });
+        client
+    }
+
+    fn say(&self, request: DeltaDiscoveryRequest) {
+        let mut frame = BytesMut::new();
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(request.encoded_len()).expect("a short request"));
+        frame.put(request.encode_to_vec().as_slice());
+        self.requests.send(frame.freeze()).expect("the stream is open");
+    }
+
+    fn answer(&self, response: &DeltaDiscoveryResponse) {
+        self.say(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..Default::default()
+        });
+    }
+
+    /// The next response, or how the stream ended.
+    async fn hear(&mut self) -> Result<DeltaDiscoveryResponse, http::HeaderMap> {
+        loop {
+            if let Some(length) = self.heard.get(1..5).map(|mut length| length.get_u32() as usize)
+                && self.heard.len() >= 5 + length
+            {
+                let message = self.heard.split_to(5 + length).split_off(5);
+                return Ok(DeltaDiscoveryResponse::decode(message).expect("a response"));
+            }
+            let frame = self.body.frame().await.expect("the stream has an end").expect("no error");
+            match frame.into_data() {
+                Ok(data) => self.heard.extend_from_slice(&data),
+                Err(frame) => return Err(frame.into_trailers().expect("data or trailers")),
+            }
+        }
+    }
+}
+
+fn snapshot(content: &str) -> Snapshot {
+    let body = Any { type_url: ResourceType::Cluster.type_url().to_owned(), value: content.into() };
+    Snapshot { clusters: [("web".to_owned(), body)].into(), ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_for_minutes_is_disconnected_with_the_reason() {
+    let cache = SnapshotCache::new();
+    ["stuck", "alive"].into_iter().for_each(|id| cache.set(id, snapshot("")));
+    let mut service = AdsService::new(cache.clone(), CancellationToken::new());
+    let watching = tokio::spawn(service.clone().end_overdue());
+    let mut stuck = Client::open(&mut service, "stuck").await;
+    let mut alive = Client::open(&mut service, "alive").await;
+    let opened = Instant::now();
+    stuck.hear().await.expect("clusters");
+    let response = alive.hear().await.expect("clusters");
+
+    // Late is not too late, and what is unanswered then is another response.
+    tokio::time::sleep(Duration::from_secs(280)).await;
+    alive.answer(&response);
+    cache.set("alive", snapshot("\u{1}"));
+    let response = alive.hear().await.expect("a change");
+    assert!(stuck.hear().now_or_never().is_none(), "there is time yet");
+
+    let trailers = stuck.hear().await.expect_err("it is over");
+    let waited = opened.elapsed();
+    assert!((300..=330).contains(&waited.as_secs()), "{waited:?}");
+    assert_eq!(trailers["grpc-status"], "4");
+    let message = trailers["grpc-message"].to_str().expect("text");
+    assert!(
+        message.contains("v3.Cluster") && message.contains("not%20answered%20within%20300%20s"),
+        "{message}"
+    );
+    assert!(alive.hear().now_or_never().is_none(), "others are left alone");
+    alive.answer(&response);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(alive.hear().now_or_never().is_none(), "nothing is unanswered");
+    let overdue: f64 = cache
+        .collector()
+        .collect()
+        .iter()
+        .filter(|family| family.name() == "weft_xds_streams_overdue_total")
+        .flat_map(|family| family.get_metric())
+        .map(|metric| metric.get_counter().get_value())
+        .sum();
+    assert!((overdue - 1.0).abs() < f64::EPSILON, "{overdue}");
+    watching.abort();
+}
