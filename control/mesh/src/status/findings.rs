@@ -31,7 +31,7 @@ struct Refusal {
     service: ServiceId,
     type_: ResourceType,
     resource: String,
-    reason: String,
+    reason: Arc<str>,
 }
 
 // === impl Findings ===

@@ -55,7 +55,7 @@ fn a_condition_is_written_when_it_says_something_new() {
 fn books(proxy: &str, state: SyncState, refused: &[(&str, bool)]) -> ProxyBooks {
     let refused = refused.iter().map(|(name, named)| {
         let version = "1".parse().unwrap();
-        ((*name).to_owned(), RefusedVersion { version, reason: "is bad".to_owned(), named: *named })
+        ((*name).to_owned(), RefusedVersion { version, reason: "is bad".into(), named: *named })
     });
     let status = TypeStatus {
         state,

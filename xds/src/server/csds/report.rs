@@ -49,7 +49,7 @@ fn generic(resource: ResourceStatus, type_: Option<&TypeStatus>, with_contents: 
             .filter(|wanted| wanted.version == refusal.version)
             .and_then(|wanted| shown(wanted)),
         last_update_attempt: refused_at,
-        details: refusal.reason,
+        details: refusal.reason.to_string(),
         version_info: refusal.version.to_string(),
     });
     GenericXdsConfig {

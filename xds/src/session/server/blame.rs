@@ -1,5 +1,7 @@
 //! Which resources a refusal is about.
 
+use std::sync::Arc;
+
 use crate::{resource::Rejected, session::Version};
 
 /// A version of a resource that a client refused and that nothing it accepted has replaced.
@@ -7,8 +9,8 @@ use crate::{resource::Rejected, session::Version};
 pub struct RefusedVersion {
     /// What was refused.
     pub version: Version,
-    /// The client's words; about this resource alone where it tells.
-    pub reason: String,
+    /// The client's words; about this resource alone where it tells. Otherwise shared with all that may be meant.
+    pub reason: Arc<str>,
     /// Whether this resource is meant. Clients that name none may mean any resource of the response.
     pub named: bool,
 }
@@ -21,6 +23,7 @@ pub(super) fn blame(
     named: &[Rejected],
     upserts: &[(String, Version)],
 ) -> Vec<(String, RefusedVersion)> {
+    let whole: Arc<str> = message.into();
     let told = |name: &str| named.iter().find(|rejected| rejected.name == name);
     let is_meant = |name: &str| match named {
         [] => upserts.len() == 1 || is_mentioned(name, message),
@@ -30,7 +33,7 @@ pub(super) fn blame(
     let meant = upserts.iter().filter(|(name, _)| !any || is_meant(name));
     meant
         .map(|(name, version)| {
-            let reason = told(name).map_or(message, |rejected| &rejected.reason).to_owned();
+            let reason = told(name).map_or_else(|| whole.clone(), |rejected| rejected.reason.as_str().into());
             (name.clone(), RefusedVersion { version: *version, reason, named: any })
         })
         .collect()
@@ -65,7 +68,7 @@ mod tests {
 
     fn blamed(message: &str, named: &[Rejected], names: &[&str]) -> Vec<(String, String, bool)> {
         let refused = blame(message, named, &upserts(names));
-        refused.into_iter().map(|(name, refused)| (name, refused.reason, refused.named)).collect()
+        refused.into_iter().map(|(name, refused)| (name, refused.reason.to_string(), refused.named)).collect()
     }
 
     #[test]
@@ -79,5 +82,11 @@ mod tests {
         );
         assert_eq!(blamed("no", &[], &["only"]), [("only".into(), "no".into(), true)]);
         assert!(blamed("no", &[], &["a", "b"]).iter().all(|(_, _, named)| !named));
+    }
+
+    #[test]
+    fn long_words_about_many_resources_are_kept_once() {
+        let refused = blame("no", &[], &upserts(&["a", "b", "c"]));
+        assert!(refused.iter().all(|(_, one)| Arc::ptr_eq(&one.reason, &refused[0].1.reason)));
     }
 }

@@ -395,7 +395,7 @@ fn a_refused_version_is_known_until_the_client_takes_another() {
     settle(&mut session);
     let report = session.report(Route).expect("asked for");
     assert_eq!(report.refusal, None);
-    assert_eq!((report.refused.len(), report.refused["bad"].reason.as_str()), (1, "no"));
+    assert_eq!((report.refused.len(), &*report.refused["bad"].reason), (1, "no"));
     assert_eq!(session.sync(Route), Some(SyncState::Refused));
     assert_eq!(session.is_acknowledged(Route, "bad"), Some(false));
 
