@@ -23,6 +23,8 @@ use weft_xds::{
     server::{Admission, Caller, Refusal},
 };
 
+use crate::reviews::Reviews;
+
 /// How to get in, for a person who reads the log of a proxy that was refused.
 const HELP: &str = "give a token as gRPC metadata \"authorization: Bearer TOKEN\": weft-proxy with --xds-token-path FILE, \
                     Envoy with initial_metadata of its grpc_services, gRPC with call_creds of its bootstrap; `kubectl create \
@@ -36,7 +38,8 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// Lets in who has a token that the API server believes.
 pub(crate) struct ByToken {
-    pub(crate) client: Client,
+    client: Client,
+    reviews: Arc<Reviews<Known, Refusal>>,
 }
 
 /// Somebody whom the API server knows.
@@ -57,27 +60,43 @@ enum Standing {
 
 // === impl ByToken ===
 
+impl ByToken {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, reviews: Arc::new(Reviews::new()) }
+    }
+}
+
 impl Admission for ByToken {
     fn caller(&self, authorization: Option<&str>) -> BoxFuture<'static, Result<Arc<dyn Caller>, Refusal>> {
-        let unknown = |why: &str| Refusal::Unknown(format!("{why}; {HELP}"));
         let token = authorization.map(|value| value.split_once(' ').unwrap_or((value, "")));
         let token = match token {
             None => Err(unknown("no token was given")),
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim().to_owned()),
             Some(_) => Err(unknown("the authorization is no bearer token")),
         };
-        let client = self.client.clone();
+        let (client, reviews) = (self.client.clone(), self.reviews.clone());
         async move {
-            let status = review(client, token?).await?;
-            if status.authenticated != Some(true) {
-                let why = status.error.unwrap_or_else(|| "it is not known".to_owned());
-                return Err(unknown(&format!("the token is not valid: {why}")));
-            }
-            let known: Arc<dyn Caller> = Arc::new(Known::new(status.user.unwrap_or_default()));
+            let token = token?;
+            let known: Arc<dyn Caller> =
+                reviews.review(&token, || who(client, token.clone()).boxed()).await?;
             Ok(known)
         }
         .boxed()
     }
+}
+
+fn unknown(why: &str) -> Refusal {
+    Refusal::Unknown(format!("{why}; {HELP}"))
+}
+
+/// Whose token it is, asked of the API server.
+async fn who(client: Client, token: String) -> Result<Known, Refusal> {
+    let status = review(client, token).await?;
+    if status.authenticated != Some(true) {
+        let why = status.error.unwrap_or_else(|| "it is not known".to_owned());
+        return Err(unknown(&format!("the token is not valid: {why}")));
+    }
+    Ok(Known::new(status.user.unwrap_or_default()))
 }
 
 async fn review(

@@ -28,6 +28,7 @@ pub mod proxies_api;
 pub mod proxy;
 mod publisher;
 pub mod resources;
+mod reviews;
 pub mod snapshot;
 mod status;
 mod telemetry;
