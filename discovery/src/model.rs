@@ -1,6 +1,12 @@
 //! The mesh: services, endpoints and the pods behind them, as one immutable snapshot.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 /// The mesh at one moment.
 ///
@@ -17,6 +23,8 @@ pub struct MeshState {
     pub endpoints: Arc<BTreeMap<ServiceId, Arc<EndpointSet>>>,
     /// Every pod, reduced to what the mesh needs.
     pub pods: Arc<BTreeMap<PodId, Arc<Pod>>>,
+    /// Those of `pods` that are [leaving](Pod::leaving).
+    pub leaving: Arc<BTreeSet<PodId>>,
     /// When the last change of a service's endpoints was caused, such as by a pod that became ready or began to
     /// terminate; of services whose endpoints changed within the last minute.
     pub recent: Arc<BTreeMap<ServiceId, SystemTime>>,
@@ -183,6 +191,9 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it is marked for deletion.
     pub leaving: bool,
+    /// Whether a sidecar is to be expected beside it: it has an address, its work is not over, and it did not ask to be
+    /// without (`weft.dev/inject: disabled`).
+    pub has_sidecar: bool,
 }
 
 // === impl MeshState ===

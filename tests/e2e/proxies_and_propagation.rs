@@ -136,6 +136,9 @@ async fn proxies_are_listed_a_bad_route_is_named_and_changes_are_measured_to_the
         ensure!(mean < BOUND.as_secs_f64(), "{what}: {mean} s");
         (seen, sum) = (count, total);
     }
+    // Each pod that went was known by every proxy to go before it was told to end.
+    let events = kubectl.run(&["get", "events"]).await?;
+    ensure!(events.contains("Killing") && !events.contains("StillInRotation"), "{events}");
     // The same as control sees it.
     let (_, metrics) = http::get(&cluster.status("metrics")?).await?;
     for name in ["weft_xds_ack_seconds_count{type=\"eds\"}", "weft_xds_proxies_by_state{state=\"synced\"}"] {

@@ -48,6 +48,7 @@ pub fn mesh(services: usize, endpoints: usize) -> MeshState {
                 ports: vec![(8080, "http".into())],
                 ready: true,
                 leaving: false,
+                has_sidecar: true,
             };
             all_pods.insert(id, Arc::new(pod));
         }

@@ -11,6 +11,9 @@ use thiserror::Error;
 pub const SIDECAR_ADDRESS: &str = "weft.dev/sidecar-address";
 /// Node annotation with `host:port` of the admin endpoint of the node's gateway.
 pub const GATEWAY_ADMIN: &str = "weft.dev/gateway-admin";
+/// Pod condition: True once no proxy sends anything to a pod that is marked for deletion. Set by the mesh control; the agent
+/// ends the containers then.
+pub const OUT_OF_ROTATION: &str = "weft.dev/OutOfRotation";
 /// Service annotation that chooses the balancer: `round-robin` or `peak-ewma`.
 pub const BALANCER: &str = "weft.dev/balancer";
 

@@ -288,8 +288,8 @@ fn outbound_ports(service: &Service) -> impl Iterator<Item = OutboundPort> {
     carried(service).filter_map(of_port)
 }
 
-/// The ports that proxies carry: TCP, of services with a virtual IPv4 address.
-fn carried(service: &Service) -> impl Iterator<Item = (String, &ServicePort)> {
+/// The ports that proxies carry: TCP, of services with a virtual IPv4 address; each with the name of what belongs to it.
+pub(crate) fn carried(service: &Service) -> impl Iterator<Item = (String, &ServicePort)> {
     let has_address = virtual_address(service).is_some();
     let tcp = service.ports.iter().filter(move |port| has_address && port.transport == Transport::Tcp);
     tcp.map(|port| (outbound_name(&service.id, port.port), port))

@@ -11,7 +11,8 @@
 //! * [`policy`] reads the wishes that a service's annotations express.
 //! * [`resources`] are the pure builders of Envoy v3 resources; [`catalog`] keeps those that all proxies share.
 //! * [`proxy`] says what kind of proxy asks, [`snapshot`] what such a proxy gets.
-//! * [`proxies_api`] tells what each proxy has and refused; `status` tells it on the Services that it is about.
+//! * [`proxies_api`] tells what each proxy has and refused; `status` tells it on the Services that it is about, and `leave`
+//!   on a pod that is to go that no proxy sends anything to it any more.
 //! * [`load`] sums up load reports; [`metrics_api`] serves them, and the usage of CPU and memory, as Kubernetes does.
 //!
 //! Architecture Invariant: the cluster is reached only through [`kube::Client`], so all of this also runs against a
@@ -19,6 +20,7 @@
 
 mod admission;
 pub mod catalog;
+mod leave;
 pub mod load;
 mod mesh;
 pub mod metrics_api;

@@ -27,10 +27,11 @@ use weft_xds::{
 use crate::{
     admission::ByToken,
     catalog::Catalog,
+    leave::{Departures, Leave},
     load::Loads,
     metrics_api::{self, AggregatedApi, MetricsService, Scraper},
     proxies_api::{self, ProxiesService},
-    publisher::{Observer, Publisher},
+    publisher::{Given, Observer, Publisher},
     status::{Answers, Keeper},
     telemetry::Telemetry,
     tls::Tls,
@@ -113,6 +114,10 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
         answers,
         events: warnings.reporter(),
     };
+    let departures = Arc::new(Departures::default());
+    cache.observe(departures.clone());
+    let (given, rounds) = watch::channel(Given::default());
+    let leave = Leave { client: client.clone(), cache: cache.clone(), given: rounds, departures };
     let publisher = Publisher {
         state: state.clone(),
         changed: received,
@@ -121,6 +126,7 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
         warnings,
         catalog: Catalog::default(),
         proxies: Default::default(),
+        given,
     };
     let scraper = Scraper::new(client.clone());
     let metrics = MetricsService::new(client.clone(), scraper.clone(), loads.clone(), state.clone());
@@ -129,6 +135,7 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     tasks.spawn(publisher.run(shutdown.clone()));
     tasks.spawn(reports.run(client.clone(), shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
+    tasks.spawn(leave.run(shutdown.clone()));
     tasks.spawn(scraper.run(shutdown.clone()));
     let mut ads = AdsService::new(cache.clone(), shutdown.clone());
     if let Some(limit) = config.answer_limit {

@@ -18,6 +18,7 @@ use weft_xds::{
     ResourceType,
     pb::envoy::config::core::v3::Node,
     server::{ProxyObserver, SnapshotCache},
+    session::Resources,
 };
 
 use crate::{
@@ -45,6 +46,17 @@ pub(crate) struct Publisher {
     pub(crate) warnings: Warnings,
     pub(crate) catalog: Catalog,
     pub(crate) proxies: BTreeMap<String, Proxy>,
+    /// Told of each round.
+    pub(crate) given: watch::Sender<Given>,
+}
+
+/// What was given to the proxies last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    /// The state that it was built from; not synced before the first round.
+    pub(crate) state: Arc<MeshState>,
+    /// The endpoint sets, by their names.
+    pub(crate) endpoints: Resources,
 }
 
 /// A connected proxy.
@@ -66,8 +78,8 @@ pub async fn publish(
     let (told, changed) = mpsc::unbounded_channel();
     cache.observe(Arc::new(Observer { changed: told, telemetry: telemetry.clone() }));
     let (warnings, _reports) = warnings::channel();
-    let (catalog, proxies) = Default::default();
-    Publisher { state, changed, cache, telemetry, warnings, catalog, proxies }.run(shutdown).await;
+    let (catalog, proxies, given) = Default::default();
+    Publisher { state, changed, cache, telemetry, warnings, catalog, proxies, given }.run(shutdown).await;
     Ok(())
 }
 
@@ -149,6 +161,10 @@ impl Publisher {
             self.telemetry.publishing_to_all(started);
         }
         self.cache.publish(self.catalog.resources().clone(), given);
+        self.given.send_replace(Given {
+            state: self.catalog.state().clone(),
+            endpoints: self.catalog.resources().get(ResourceType::ClusterLoadAssignment).clone(),
+        });
         let given = if changes.services || changes.endpoints { self.proxies.len() } else { given_alone };
         self.telemetry.published(given, started.elapsed());
         debug!(version = self.catalog.state().version, proxies = given, "published a mesh state");

@@ -93,11 +93,8 @@ pub struct Timing {
     pub resync: Duration,
     /// How long a sidecar may take from its start until it is ready before it is started again.
     pub sidecar_ready: Duration,
-    /// Least time between a pod's deletion and its SIGTERM, in which the other sidecars drop the endpoint.
-    pub drain_settle: Duration,
-    /// How long proxies may take to return to control after this agent took over from an earlier one, most likely because
-    /// control ended with it: until then nobody is told to end whom they may not know to be leaving.
-    pub proxies_return: Duration,
+    /// Most time between a pod's deletion and its SIGTERM in which the proxies acknowledge that they do not use it any more.
+    pub out_of_rotation: Duration,
     /// Most time that a pod's last requests hold up its SIGTERM.
     pub drain_max: Duration,
     /// Grace period of pods when the agent stops for good; a pod's own, if shorter, holds.
@@ -210,9 +207,8 @@ impl Default for Timing {
             node_status: Duration::from_secs(300),
             resync: Duration::from_secs(60),
             sidecar_ready: Duration::from_secs(15),
-            drain_settle: Duration::from_millis(300),
-            // The longest delay of a proxy's bootstrap, and a second to connect and to be told.
-            proxies_return: Duration::from_secs(5),
+            // Proxies are back 5 s after control; two more to be told and to answer.
+            out_of_rotation: Duration::from_secs(7),
             drain_max: Duration::from_secs(10),
             stop_grace: Duration::from_secs(10),
         }

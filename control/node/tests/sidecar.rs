@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
+use std::{io::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use weft_node::{AgentConfig, RuntimeChoice, StopMode};
 
@@ -121,8 +121,65 @@ async fn the_sidecar_is_ready_first_drains_and_stops_last() {
     cluster.wait_gone("web").await;
     let end: Vec<String> = notes(&path).into_iter().skip(seen.len()).collect();
     assert_eq!(end, ["sidecar drain", "app term", "sidecar term"]);
+    // Nobody said that the proxies know: the bound was reached, and that is told.
+    let event = cluster.wait_event("StillInRotation").await;
+    assert!(event.contains("0.05 s"), "{event}");
     agent.stop(StopMode::Drain).await;
     wait_no_processes(cluster.directory.path().to_str().expect("a path")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_told_to_end_when_it_is_known_that_no_proxy_uses_it_and_not_before() {
+    if !usable() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let config = cluster.config(RuntimeChoice::Process, "node-a", "agent");
+    let (mut config, path) = with_proxy(&cluster, config);
+    config.timing.out_of_rotation = support::PATIENCE;
+    let agent = weft_node::start(config, cluster.shutdown.child_token()).await.expect("an agent");
+    let note = |text: &str| {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path).expect("a file");
+        writeln!(file, "{text}").expect("written");
+    };
+    let script = format!(
+        "trap 'echo \"app term\" >> {0}; exit 0' TERM; echo \"app start\" >> {0}; while :; do sleep 0.02; done",
+        path.display()
+    );
+    // One that was told that it keeps a pod waiting, and one that says nothing, as its pod has no sidecar.
+    for (name, inject) in [("web", "enabled"), ("plain", "disabled")] {
+        std::fs::remove_file(&path).ok();
+        let pod = json!({
+            "metadata": {"name": name, "annotations": {"weft.dev/inject": inject}},
+            "spec": {"nodeName": "node-a", "containers": [shell("main", &script)]},
+        });
+        let pod = serde_json::from_value(pod).expect("a pod");
+        cluster.pods().create(&PostParams::default(), &pod).await.expect("created");
+        cluster.wait_ready(name).await;
+        cluster.wait(name, "started", |_| notes(&path).iter().any(|note| note == "app start")).await;
+        let condition = |status: &str| json!({"status": {"conditions": [{"type": "weft.dev/OutOfRotation", "status": status}]}});
+        let say = async |status: &str| {
+            let (patch, params) = (Patch::Strategic(condition(status)), PatchParams::default());
+            cluster.pods().patch_status(name, &params, &patch).await.expect("patched");
+        };
+        cluster.delete(name).await;
+        say("False").await;
+        // Whoever would not wait has ended it by then.
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        note("out of rotation");
+        say("True").await;
+        cluster.wait_gone(name).await;
+        let seen = notes(&path);
+        let at = |what: &str| seen.iter().position(|note| note == what);
+        assert!(at("out of rotation") < at("app term") && at("app term").is_some(), "{seen:?}");
+        if inject == "enabled" {
+            assert!(
+                at("sidecar drain") < at("out of rotation") && at("sidecar term") > at("app term"),
+                "{seen:?}"
+            );
+        }
+    }
+    agent.stop(StopMode::Drain).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

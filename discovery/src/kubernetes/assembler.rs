@@ -101,6 +101,11 @@ impl Assembler {
                 }
                 let pods = Arc::make_mut(&mut self.state.pods);
                 for (id, _) in &changed {
+                    let leaves = self.pods.current.get(id).is_some_and(|pod| pod.leaving);
+                    if leaves != self.state.leaving.contains(id) {
+                        let leaving = Arc::make_mut(&mut self.state.leaving);
+                        let _ = if leaves { leaving.insert(id.clone()) } else { leaving.remove(id) };
+                    }
                     match self.pods.current.get(id) {
                         Some(pod) => drop(pods.insert(id.clone(), pod.clone())),
                         None => drop(pods.remove(id)),
@@ -224,8 +229,9 @@ fn endpoint_set<'a>(slices: impl Iterator<Item = &'a Slice>, pods: &HashMap<PodI
 /// What a pod says itself is newer than what a controller has made of it, unless that saw the pod's end first.
 fn health(pod: &Pod, told: Health) -> Health {
     match (pod.leaving, pod.ready) {
-        (true, true) => Health::Draining,
-        (_, false) => Health::NotReady,
+        // Also where endpoints get requests before they are ready.
+        (true, _) => Health::Draining,
+        (false, false) => Health::NotReady,
         (false, true) if told == Health::Draining => Health::Draining,
         (false, true) => Health::Ready,
     }

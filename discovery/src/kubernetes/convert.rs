@@ -19,6 +19,9 @@ use crate::model::{
 /// The annotation of a pod that says where its sidecar accepts inbound traffic, where that is not the pod's address.
 pub const SIDECAR_ADDRESS_ANNOTATION: &str = "weft.dev/sidecar-address";
 
+/// The annotation of a pod that says, with the value `disabled`, that it gets no sidecar.
+const INJECT_ANNOTATION: &str = "weft.dev/inject";
+
 /// The annotations of a service that the mesh reads begin so.
 const MESH_PREFIX: &str = "weft.dev/";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -143,7 +146,12 @@ pub(super) fn pod(pod: KubePod) -> Arc<Pod> {
     let id = pod_id(&pod).unwrap_or_else(|| PodId::new("", ""));
     let Phase { ready, terminating } = Phase::of(&pod);
     let spec = pod.spec.unwrap_or_default();
-    let sidecar = pod.metadata.annotations.as_ref().and_then(|all| all.get(SIDECAR_ADDRESS_ANNOTATION));
+    let annotation = |key| pod.metadata.annotations.as_ref().and_then(|all| all.get(key));
+    let sidecar = annotation(SIDECAR_ADDRESS_ANNOTATION);
+    let without_sidecar = annotation(INJECT_ANNOTATION).is_some_and(|value| value == "disabled");
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let is_over = matches!(phase, Some("Succeeded" | "Failed"));
+    let sidecar = sidecar.and_then(|ip| ip.parse().ok());
     let mut ports: Vec<(u16, String)> = spec.containers.iter().flat_map(container_ports).collect();
     // Native sidecars (init containers that keep running) serve ports too.
     let lasting =
@@ -151,15 +159,17 @@ pub(super) fn pod(pod: KubePod) -> Arc<Pod> {
     ports.extend(lasting.flat_map(container_ports));
     ports.sort();
     ports.dedup_by_key(|(port, _)| *port);
+    let address: Option<IpAddr> = pod.status.and_then(|status| status.pod_ip).and_then(|ip| ip.parse().ok());
     Arc::new(Pod {
         id,
         uid: pod.metadata.uid.unwrap_or_default(),
-        address: pod.status.and_then(|status| status.pod_ip).and_then(|ip| ip.parse().ok()),
-        sidecar: sidecar.and_then(|ip| ip.parse().ok()),
+        address,
+        sidecar,
         node: spec.node_name,
         ports,
         ready,
         leaving: terminating,
+        has_sidecar: address.is_some() && !is_over && !without_sidecar,
     })
 }
 

@@ -23,7 +23,7 @@ use crate::{
     pb::envoy::config::core::v3::Node,
     resource::ResourceType,
     session::{
-        Layer, Name, VersionedSnapshot,
+        Layer, Name, Version, VersionedSnapshot,
         server::{Handled, Outgoing, ServerSession, Variant},
     },
 };
@@ -261,6 +261,27 @@ impl SnapshotCache {
             .iter()
             .filter(|stream| stream.overdue(limit).is_some())
             .for_each(|stream| stream.wake.notify_one());
+    }
+
+    /// The connected proxies that asked for a resource, by their ids, each with the version that it is known to have: the
+    /// one that it acknowledged last, whatever was sent since.
+    pub fn holders(&self, type_: ResourceType, name: &str) -> Vec<(String, Option<Version>)> {
+        let connected: Vec<_> = {
+            let proxies = self.inner.proxies.lock();
+            let connected = proxies.by_id.iter().filter(|(_, proxy)| !proxy.streams.is_empty());
+            connected.map(|(id, proxy)| (id.clone(), proxy.streams.clone())).collect()
+        };
+        let held = |streams: Vec<Arc<Stream>>| {
+            // Each type may have a stream of its own: the newest on which it was asked for tells.
+            streams.iter().rev().find_map(|stream| stream.state.lock().session.held_version(type_, name))
+        };
+        connected.into_iter().filter_map(|(id, streams)| Some((id, held(streams)?))).collect()
+    }
+
+    /// Whether the proxy has an open stream.
+    pub fn is_connected(&self, proxy_id: &str) -> bool {
+        let proxies = self.inner.proxies.lock();
+        proxies.by_id.get(proxy_id).is_some_and(|proxy| !proxy.streams.is_empty())
     }
 
     /// The proxies with an open stream.

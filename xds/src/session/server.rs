@@ -35,7 +35,7 @@ use self::{
     subscription::Subscription,
     types::{Diff, TypeState},
 };
-use super::{Name, VersionedResource, VersionedSnapshot};
+use super::{Name, Version, VersionedResource, VersionedSnapshot};
 use crate::resource::ResourceType;
 
 /// The variant of the protocol that a stream speaks.
@@ -185,6 +185,11 @@ impl ServerSession {
         let snapshot = self.snapshot.as_ref()?;
         let current = snapshot.get(type_).get(name).map(|resource| resource.version);
         self.types[type_.index()].has_acknowledged(name, current)
+    }
+
+    /// The version of a resource that the client is known to have, if any; `None` if it did not ask for it.
+    pub fn held_version(&self, type_: ResourceType, name: &str) -> Option<Option<Version>> {
+        self.types[type_.index()].held_version(name)
     }
 
     /// Whether the client asked for one of these.

@@ -49,6 +49,7 @@ pub(crate) fn pod(name: &str, address: &str, ports: &[u16]) -> Pod {
         ports: ports.iter().map(|port| (*port, String::new())).collect(),
         ready: true,
         leaving: false,
+        has_sidecar: true,
     }
 }
 

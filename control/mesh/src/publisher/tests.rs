@@ -18,6 +18,7 @@ fn publisher() -> Publisher {
         warnings: warnings::channel().0,
         catalog: Catalog::default(),
         proxies: BTreeMap::new(),
+        given: watch::Sender::default(),
     }
 }
 

@@ -53,7 +53,8 @@ pub fn assignment(
     }
 }
 
-fn gets_requests(endpoint: &Endpoint, service: &Service) -> bool {
+/// Whether proxies are told of the endpoint.
+pub fn gets_requests(endpoint: &Endpoint, service: &Service) -> bool {
     match endpoint.health {
         Health::Ready => true,
         Health::Draining => false,

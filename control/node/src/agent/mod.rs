@@ -16,7 +16,7 @@ use kube::{
     Api,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
-use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -166,9 +166,7 @@ pub async fn start(config: AgentConfig, shutdown: CancellationToken) -> Result<A
 
     let service_store = watch_services(&config.client, &tasks, &services_token).await;
     let table = PodTable::default();
-    let adopts = std::fs::read_dir(data_dir.join("pods")).is_ok_and(|mut pods| pods.next().is_some());
     let pods = Arc::new(PodContext {
-        proxies_back: Instant::now() + if adopts { config.timing.proxies_return } else { Duration::ZERO },
         runtime: runtime.clone(),
         client: config.client.clone(),
         events: events.clone(),

@@ -4,7 +4,6 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, runtime::reflector::Store};
-use tokio::time::Instant;
 
 use super::{
     env::{self, ServiceView},
@@ -31,8 +30,6 @@ pub(crate) struct PodContext {
     /// Worker threads of a sidecar.
     pub(crate) sidecar_concurrency: u32,
     pub(crate) timing: Timing,
-    /// From when on proxies can be expected to know what changed.
-    pub(crate) proxies_back: Instant,
 }
 
 /// What workers need to know about the node.

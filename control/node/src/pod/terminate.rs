@@ -1,17 +1,17 @@
-//! The end of a pod, in phases: hooks and drain side by side, then SIGTERM, then SIGKILL, the sidecar last of all.
+//! The end of a pod, in phases: hooks and drain (out of all endpoint sets, then idle) side by side, then SIGTERM, then SIGKILL, the sidecar last of all.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
 use kube::api::{DeleteParams, Preconditions};
-use tokio::time::{Instant, sleep_until, timeout_at};
-use weft_api::mesh::ADMIN_PORT;
+use tokio::time::{Instant, timeout, timeout_at};
+use weft_api::mesh::{ADMIN_PORT, OUT_OF_ROTATION};
 
 use super::{
     containers::spec_of,
     hooks,
     probe::Checker,
-    worker::{SyncError, Worker},
+    worker::{Intent, SyncError, Worker},
 };
 use crate::{
     agent::events::Severity,
@@ -67,7 +67,7 @@ impl Worker {
             self.probers.clear();
             // The API server may be on its way out as well; what is not reported now is found at the next start.
             let report = self.report(&pod, sandbox.as_ref(), &records, false);
-            if !matches!(tokio::time::timeout(LAST_REPORT, report).await, Ok(Ok(()))) {
+            if !matches!(timeout(LAST_REPORT, report).await, Ok(Ok(()))) {
                 tracing::debug!("the last status was not reported");
             }
         }
@@ -105,8 +105,8 @@ impl Worker {
         }
     }
 
-    /// Stops `running` and, after all others, the sidecar among them. With `drain` the pod's clients get a moment to
-    /// go elsewhere before the first SIGTERM.
+    /// Stops `running` and, after all others, the sidecar among them. With `drain` the pod's clients go elsewhere before
+    /// the first SIGTERM.
     pub(super) async fn stop_all(
         &self,
         pod: Option<&Pod>,
@@ -130,8 +130,9 @@ impl Worker {
                 apps.iter().map(|container| self.pre_stop(pod, sandbox.as_ref(), container, deadline)),
             );
             let drained = async {
-                if let (true, Some(sandbox), false) = (drain, &sandbox, sidecars.is_empty()) {
-                    self.drain(sandbox, deadline).await;
+                if drain {
+                    let sidecar = sandbox.as_ref().filter(|_| !sidecars.is_empty());
+                    self.drain(pod, sidecar, deadline).await;
                 }
             };
             tokio::join!(hooks, drained);
@@ -162,25 +163,48 @@ impl Worker {
         }
     }
 
-    /// The deletion mark has taken the pod out of its services; what this waits for is that everybody noticed and that
-    /// the last requests are answered. The sidecar meanwhile tells clients that reuse connections to leave.
-    async fn drain(&self, sandbox: &Sandbox, deadline: Instant) {
-        let timing = &self.ctx.timing;
-        let admin = Admin::new(SocketAddr::from((sandbox.sidecar_ip, ADMIN_PORT)));
-        let begun = Instant::now();
-        if let Err(error) = admin.drain().await {
+    /// The deletion mark has taken the pod out of its services; what this waits for is that every proxy has acknowledged
+    /// that, and that the last requests are answered. The sidecar meanwhile tells clients that reuse connections to leave.
+    async fn drain(&self, pod: Option<&Pod>, sidecar: Option<&Sandbox>, deadline: Instant) {
+        // A second is kept back for the application's own end.
+        let last = deadline.checked_sub(Duration::from_secs(1)).unwrap_or(deadline);
+        let admin = sidecar.map(|sandbox| Admin::new(SocketAddr::from((sandbox.sidecar_ip, ADMIN_PORT))));
+        if let Some(admin) = &admin
+            && let Err(error) = admin.drain().await
+        {
             tracing::debug!(error = weft_kit::error::chain(&error), "the sidecar does not drain");
         }
-        let told = (begun + timing.drain_settle).max(self.ctx.proxies_back);
-        sleep_until(told.min(deadline)).await;
-        // A second is kept back for the application's own end.
-        let last =
-            deadline.checked_sub(Duration::from_secs(1)).unwrap_or(deadline).min(begun + timing.drain_max);
-        let bound = last.saturating_duration_since(Instant::now());
-        if !admin.until_idle(bound).await {
-            tracing::warn!(?bound, "requests are still in progress, stopping the pod all the same");
+        self.until_out_of_rotation(pod, last).await;
+        if let Some(admin) = &admin {
+            let bound = last.saturating_duration_since(Instant::now()).min(self.ctx.timing.drain_max);
+            if !admin.until_idle(bound).await {
+                tracing::warn!(?bound, "requests are still in progress, stopping the pod all the same");
+            }
         }
     }
+
+    /// Waits until the mesh control says that no proxy uses the pod any more, and no longer than is allowed: then the pod
+    /// ends all the same, and an Event says so.
+    async fn until_out_of_rotation(&self, pod: Option<&Pod>, last: Instant) {
+        let bound = self.ctx.timing.out_of_rotation.min(last.saturating_duration_since(Instant::now()));
+        let told = self.once(|intent| !matches!(intent, Intent::Follow(pod) if !is_out_of_rotation(pod)));
+        if timeout(bound, told).await.is_ok() {
+            return;
+        }
+        let text = format!(
+            "Proxies have not all acknowledged within {} s that the pod goes, stopping it all the same",
+            bound.as_secs_f64()
+        );
+        tracing::warn!("{text}");
+        if let Some(pod) = pod {
+            self.ctx.events.pod(pod, None, Severity::Warning, "StillInRotation", text);
+        }
+    }
+}
+
+fn is_out_of_rotation(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == OUT_OF_ROTATION && c.status == "True"))
 }
 
 /// Runs a hook if there is one; what went wrong, if anything did.

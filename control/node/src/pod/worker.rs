@@ -206,9 +206,14 @@ impl Worker {
 
     /// Resolves when the object is gone or the agent stops: the grace period of before does not count any more.
     pub(super) fn abandoned(&self) -> impl Future<Output = ()> + use<> {
+        self.once(|intent| matches!(intent, Intent::Erase | Intent::Stop(_)))
+    }
+
+    /// Resolves when that holds of what is to become of the pod.
+    pub(super) fn once<H: Fn(&Intent) -> bool>(&self, holds: H) -> impl Future<Output = ()> + use<H> {
         let mut intents = self.intents.clone();
         async move {
-            let _ = intents.wait_for(|intent| matches!(intent, Intent::Erase | Intent::Stop(_))).await;
+            let _ = intents.wait_for(|intent| holds(intent)).await;
         }
     }
 

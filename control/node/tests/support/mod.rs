@@ -58,7 +58,8 @@ impl Cluster {
         config.runtime = runtime;
         // Pods of these tests have no sidecar, as no mesh control runs; what they test is the agent.
         config.gateway = false;
-        config.timing = Timing { stop_grace: Duration::from_secs(5), ..Timing::default() };
+        let timing = Timing { stop_grace: Duration::from_secs(5), ..Timing::default() };
+        config.timing = Timing { out_of_rotation: Duration::from_millis(50), ..timing };
         config
     }
 

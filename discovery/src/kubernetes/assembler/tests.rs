@@ -233,7 +233,7 @@ fn an_endpoint_follows_its_pod_without_waiting_for_the_slice_to_be_rewritten() {
     assert_eq!(health(vec![pod("u1", "127.64.0.2", "True", false)]), Some(Health::Ready));
     assert_eq!(health(vec![ready()]), None, "that was known");
     assert_eq!(health(vec![pod("u1", "127.64.0.2", "True", true)]), Some(Health::Draining));
-    assert_eq!(health(vec![pod("u1", "127.64.0.2", "False", true)]), Some(Health::NotReady));
+    assert_eq!(health(vec![pod("u1", "127.64.0.2", "False", true)]), Some(Health::Draining));
     // Another pod of that name, of which the slice knows nothing yet.
     assert_eq!(health(vec![pod("u2", "127.64.0.9", "False", false)]), Some(Health::Ready));
     assert_eq!(health(vec![pod("u2", "127.64.0.2", "False", false)]), Some(Health::NotReady));

@@ -452,6 +452,11 @@ impl TypeState {
         }
     }
 
+    /// The version of a resource that the client is known to have, if any; `None` if it did not ask for it.
+    pub(super) fn held_version(&self, name: &str) -> Option<Option<Version>> {
+        self.covers(name).then(|| self.acknowledged(name))
+    }
+
     pub(super) fn covers(&self, name: &str) -> bool {
         self.subscription.as_ref().is_some_and(|subscription| subscription.covers(name))
             || self.reached.contains_key(name)
