@@ -112,6 +112,7 @@ pub fn read(type_: ResourceType, node: &str, file: &[u8]) -> Result<ResourceUpda
             version: version(wrapped.version),
             body: wrapped.resource?,
             caused_at: None,
+            aliases: Vec::new(),
         })
     });
     let upserts = resources.collect();
@@ -145,6 +146,7 @@ mod tests {
             version: version.into(),
             body: Any { type_url: TYPE.type_url().into(), value: name.as_bytes().to_vec() },
             caused_at: None,
+            aliases: Vec::new(),
         };
         let upserts = vec![resource("a", "1"), resource("b", "")];
         ResourceUpdate { type_: TYPE, version: "v2".into(), upserts, removed: Vec::new() }

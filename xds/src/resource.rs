@@ -36,6 +36,9 @@ pub enum ResourceType {
 pub struct Resource {
     /// Unique within its type.
     pub name: String,
+    /// Other names that it was asked for by; only of types that [say themselves](ResourceType::names_itself) what their
+    /// name is, as others come under the name that was asked for.
+    pub aliases: Vec<String>,
     /// The server's name for this state of it; empty where the protocol variant gives none.
     pub version: String,
     /// The protobuf message.
@@ -192,6 +195,11 @@ impl ResourceType {
     /// Envoy, and so every server that it can be used with, has it for scopes as well.
     pub fn is_wildcard_by_default(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener | Self::ScopedRouteConfiguration)
+    }
+
+    /// Whether the name within the resource is what it is known by, and not the name that it was asked for by.
+    pub fn names_itself(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener | Self::ScopedRouteConfiguration | Self::VirtualHost)
     }
 
     /// Whether the protocol has it in the state-of-the-world variant.

@@ -344,6 +344,19 @@ impl State {
         }
     }
 
+    /// Who asked for something by this name has it, under its own.
+    fn is_known_as(&mut self, type_: ResourceType, name: &str, alias: &str) {
+        match type_ {
+            ResourceType::Cluster => self.shared.wanted_clusters.found(alias),
+            ResourceType::VirtualHost => self.names.demand.found(alias),
+            ResourceType::Listener => {
+                self.on_demand.found(alias, name);
+                self.publish();
+            }
+            _ => {}
+        }
+    }
+
     /// Tells the workers which listeners there are.
     fn publish(&self) {
         let mut by_address = HashMap::new();
@@ -352,6 +365,11 @@ impl State {
             let Some(slot) = &entry.slot else { continue };
             by_address.insert(slot.get().address, Arc::clone(slot));
             bound.extend(entry.bound.clone());
+        }
+        for (address, name) in self.on_demand.aliases() {
+            if let Some(slot) = self.listeners.get(name).and_then(|entry| entry.slot.as_ref()) {
+                by_address.entry(address).or_insert_with(|| Arc::clone(slot));
+            }
         }
         self.shared.by_address.store(Arc::new(by_address));
         // Workers that drain have taken down their listeners for good.
@@ -413,10 +431,18 @@ impl State {
     }
 
     /// Takes over a change from an xDS server.
-    pub(crate) fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
+    pub(crate) fn apply(&mut self, mut update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
         let mut rejected = Vec::new();
         let type_ = update.type_;
         self.heard.insert(type_);
+        let aliases: Vec<(String, String)> = update
+            .upserts
+            .iter_mut()
+            .flat_map(|resource| {
+                let aliases = std::mem::take(&mut resource.aliases);
+                aliases.into_iter().map(|alias| (alias, resource.name.clone()))
+            })
+            .collect();
         let mut changing = match type_ {
             ResourceType::ScopedRouteConfiguration => Self::changing(&update),
             _ => BTreeSet::new(),
@@ -469,6 +495,11 @@ impl State {
             ResourceType::ScopedRouteConfiguration => self.place_scopes(),
             ResourceType::VirtualHost => self.place_virtual_hosts(&changing),
             _ => {}
+        }
+        for (alias, name) in aliases {
+            if !rejected.iter().any(|rejected| rejected.name == name) {
+                self.is_known_as(type_, &name, &alias);
+            }
         }
         if self.is_waiting() {
             self.settle();

@@ -3,6 +3,8 @@
 //! # Guarantees
 //! * What was accepted is remembered across streams: a delta server is told what the client has, and what a
 //!   state-of-the-world server repeats unchanged is not handed out again.
+//! * What was asked for by another name than its own is given under that name, and gone under it when it is gone
+//!   (incremental).
 //! * Resources that were not asked for are ignored, and the rest of the response is acknowledged.
 //! * A response with the same name twice, or with a resource whose name cannot be read, is refused as a whole; a
 //!   resource of the wrong type is refused alone.
@@ -19,6 +21,7 @@
 //!   is the acknowledgement that was held back.
 //! * What an earlier run kept lives until the server says otherwise: how long it had left is not known.
 
+mod aliases;
 mod delta;
 mod lifetime;
 mod sotw;
@@ -28,6 +31,7 @@ use std::{
     time::Instant,
 };
 
+use self::aliases::Aliases;
 pub use self::{delta::DeltaClient, sotw::SotwClient};
 use super::Version;
 use crate::{
@@ -107,6 +111,8 @@ struct Held {
     resources: BTreeMap<String, HeldResource>,
     /// The type's version in the last response that was accepted as a whole.
     version: String,
+    /// Under which names they were asked for beside their own.
+    aliases: Aliases,
     /// Whether any resource ever had a time to live: few servers give one, and most are not to pay for looking.
     mortal: bool,
 }
@@ -139,6 +145,8 @@ struct Pending {
     nonce: String,
     version: String,
     upserts: Vec<(String, HeldResource)>,
+    /// The other names that those of `upserts` were asked for by, where there are any.
+    aliases: Vec<(String, Vec<String>)>,
     removed: Vec<String>,
     /// Refused before it was handed out.
     refused: Vec<Rejected>,
@@ -150,13 +158,14 @@ impl Held {
     /// What is in force from an earlier run.
     fn resumed(kept: &ResourceUpdate) -> Self {
         let resources = kept.upserts.iter().map(|resource| (resource.name.clone(), held(resource, None)));
-        Self { resources: resources.collect(), version: kept.version.clone(), mortal: false }
+        Self { resources: resources.collect(), version: kept.version.clone(), ..Self::default() }
     }
 
     /// Takes over what was accepted of an update, and gives what was refused.
     fn settle(&mut self, pending: &mut Pending, verdict: Result<(), Vec<Rejected>>) -> Vec<Rejected> {
         let mut refused = std::mem::take(&mut pending.refused);
         refused.extend(verdict.err().into_iter().flatten());
+        aliases::of_resources(&mut refused, &pending.aliases);
         let bad: BTreeSet<_> = refused.iter().map(|rejected| rejected.name.as_str()).collect();
         // A refusal without a name is of everything.
         if !bad.contains("") {
@@ -165,6 +174,11 @@ impl Held {
             }
             for name in pending.removed.iter().filter(|name| !bad.contains(name.as_str())) {
                 self.resources.remove(name);
+                self.aliases.remove(name);
+            }
+            for (name, aliases) in pending.aliases.drain(..).filter(|(name, _)| !bad.contains(name.as_str()))
+            {
+                self.aliases.add(&name, aliases);
             }
         }
         if refused.is_empty() {
@@ -174,7 +188,7 @@ impl Held {
     }
 
     fn retain(&mut self, asked: &Asked) {
-        self.resources.retain(|name, _| asked.covers(name));
+        self.aliases.retain(&mut self.resources, asked);
     }
 }
 

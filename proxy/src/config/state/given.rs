@@ -24,7 +24,7 @@ impl State {
         let resource = |(name, body): (&str, Any)| {
             let known = self.ledger.get(type_, name);
             let version = known.map(|known| known.version.clone()).unwrap_or_default();
-            Resource { name: name.to_owned(), version, body, caused_at: None }
+            Resource { name: name.to_owned(), aliases: Vec::new(), version, body, caused_at: None }
         };
         ResourceUpdate {
             type_,

@@ -1,8 +1,8 @@
 //! Listeners that are asked for when the first connection to their address comes, with the clusters that they name.
 //!
-//! A server that offers this keeps them out of what "everything" means: a listener has its address as its name, is given
-//! to who asks for that, and is taken back when nobody asks any more. So a proxy knows the services that it uses and no
-//! others.
+//! A server that offers this keeps them out of what "everything" means: a listener has its address as its name or as an
+//! alias, is given to who asks for that, and is taken back when nobody asks any more. So a proxy knows the services that
+//! it uses and no others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +31,8 @@ pub(super) struct OnDemand {
 struct Asked {
     /// Connections that wait for an answer; those that do not wait any more are closed.
     waiting: Vec<oneshot::Sender<()>>,
+    /// The name of the listener, if the server gave it one that is not the address.
+    listener: Option<String>,
     /// The server said that there is nothing at it.
     absent: bool,
     /// How many connections it had in all, and since when that is so and none is open.
@@ -55,18 +57,34 @@ impl OnDemand {
         let asked = name.parse().ok().and_then(|address| self.asked.get_mut(&address));
         if let Some(asked) = asked {
             asked.absent = true;
+            asked.listener = None;
         }
+    }
+
+    /// The server has the listener that was asked for as `alias`, under this name.
+    pub(super) fn found(&mut self, alias: &str, name: &str) {
+        let asked = alias.parse().ok().and_then(|address| self.asked.get_mut(&address));
+        if let Some(asked) = asked {
+            asked.absent = false;
+            asked.listener = Some(name.to_owned());
+        }
+    }
+
+    /// Addresses whose listeners have a name that is not the address, with that.
+    pub(super) fn aliases(&self) -> impl Iterator<Item = (SocketAddr, &String)> {
+        self.asked.iter().filter_map(|(address, asked)| Some((*address, asked.listener.as_ref()?)))
     }
 }
 
 // === impl State ===
 
 impl State {
-    fn ask(&mut self, ask: Ask) {
+    pub(super) fn ask(&mut self, ask: Ask) {
         let Ask { address, answer, idle_timeout } = ask;
         let new = !self.on_demand.asked.contains_key(&address);
         let asked = self.on_demand.asked.entry(address).or_insert_with(|| Asked {
             waiting: Vec::new(),
+            listener: None,
             absent: false,
             connections: 0,
             idle_since: Instant::now(),
@@ -85,7 +103,7 @@ impl State {
     pub(super) fn answer_asks(&mut self) {
         let mut on_demand = std::mem::take(&mut self.on_demand);
         for (address, asked) in on_demand.asked.iter_mut().filter(|(_, asked)| !asked.waiting.is_empty()) {
-            let complete = self.listener_at(address).is_some_and(|entry| self.is_complete(entry));
+            let complete = self.listener_at(address, asked).is_some_and(|entry| self.is_complete(entry));
             asked.absent &= !complete;
             if complete || asked.absent {
                 for answer in asked.waiting.drain(..) {
@@ -104,7 +122,7 @@ impl State {
         let before = on_demand.asked.len();
         on_demand.asked.retain(|address, asked| {
             asked.waiting.retain(|answer| !answer.is_closed());
-            let (total, open) = self.listener_at(address).map(connections).unwrap_or_default();
+            let (total, open) = self.listener_at(address, asked).map(connections).unwrap_or_default();
             if total != asked.connections || open > 0 || !asked.waiting.is_empty() {
                 asked.connections = total;
                 asked.idle_since = now;
@@ -114,6 +132,7 @@ impl State {
         let dropped = before - on_demand.asked.len();
         self.on_demand = on_demand;
         if dropped > 0 {
+            self.publish();
             tracing::debug!(dropped, "listeners were idle and are not asked for any more");
             self.wanted_changed.notify_one();
         }
@@ -121,19 +140,25 @@ impl State {
 
     /// Names of the listeners that are asked for, and of the clusters that those name.
     pub(super) fn wanted_on_demand(&self) -> (BTreeSet<String>, BTreeSet<String>) {
-        let addresses = self.on_demand.asked.keys();
-        let entries = addresses.clone().filter_map(|address| self.listener_at(address));
+        let asked = self.on_demand.asked.iter();
+        let entries = asked.clone().filter_map(|(address, asked)| self.listener_at(address, asked));
         let next = |entry: &ListenerEntry| {
             let routes = entry.routes.iter().filter_map(|key| self.next_routes.get(key));
             routes.flat_map(|next| &next.clusters).collect::<Vec<_>>()
         };
         let clusters = entries.flat_map(|entry| self.clusters_of(entry).chain(next(entry)));
         let is_dynamic = |name: &&String| self.clusters.get(*name).is_none_or(|entry| !entry.from_file);
-        (addresses.map(SocketAddr::to_string).collect(), clusters.filter(is_dynamic).cloned().collect())
+        (
+            asked.map(|(address, _)| address.to_string()).collect(),
+            clusters.filter(is_dynamic).cloned().collect(),
+        )
     }
 
-    fn listener_at(&self, address: &SocketAddr) -> Option<&ListenerEntry> {
-        self.listeners.get(&address.to_string())
+    fn listener_at(&self, address: &SocketAddr, asked: &Asked) -> Option<&ListenerEntry> {
+        match &asked.listener {
+            Some(name) => self.listeners.get(name),
+            None => self.listeners.get(&address.to_string()),
+        }
     }
 
     pub(super) fn clusters_of<'s>(&'s self, entry: &'s ListenerEntry) -> impl Iterator<Item = &'s String> {

@@ -7,7 +7,10 @@ use tokio::{runtime::Handle, sync::watch, time::advance};
 use weft_xds::{Resource, ResourceType, ResourceUpdate, json::any_from_json};
 
 use super::State;
-use crate::worker::{Shared, drain::DrainPlan};
+use crate::{
+    listener::on_demand::Ask,
+    worker::{Shared, drain::DrainPlan},
+};
 
 use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener, RouteConfiguration as Routes};
 
@@ -31,6 +34,7 @@ fn update(type_: ResourceType, resources: &[Value], removed: &[&str]) -> Resourc
             any_from_json(&value).expect("a resource")
         },
         caused_at: None,
+        aliases: Vec::new(),
     };
     ResourceUpdate {
         type_,
@@ -215,4 +219,51 @@ async fn a_cluster_that_comes_back_before_it_went_is_the_one_that_was_there() {
     assert_eq!(state.clusters["a"].cluster.endpoints.load().hosts.len(), 1);
     take(&mut state, Cluster, "b");
     assert_eq!(in_effect(&state), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_was_asked_for_by_its_address_may_have_another_name() {
+    let mut state = serving();
+    let address = "10.0.0.1:80".parse().expect("an address");
+    let ask = |state: &mut State| {
+        let (answer, told) = tokio::sync::oneshot::channel();
+        state.ask(Ask { address, answer, idle_timeout: FIFTEEN });
+        told
+    };
+    let mut told = ask(&mut state);
+    assert!(told.try_recv().is_err() && state.wanted().listeners.contains("10.0.0.1:80"));
+    let mut given = update(Listener, &[listener("web", "r")], &[]);
+    given.upserts[0].aliases = vec!["10.0.0.1:80".into()];
+    state.apply(given).expect("accepted");
+    assert_eq!(told.try_recv(), Ok(()));
+    assert!(state.shared.by_address.load().contains_key(&address), "connections find it there");
+    assert!(state.wanted().clusters.contains("a"), "with the clusters that it names");
+    // It goes under both names, and who comes then is told at once that nothing is there.
+    state.apply(update(Listener, &[], &["web", "10.0.0.1:80"])).expect("accepted");
+    assert!(!state.shared.by_address.load().contains_key(&address));
+    assert_eq!(ask(&mut state).try_recv(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_came_under_another_name_is_asked_for_anew_when_it_is_gone() {
+    let mut state = state();
+    state.incremental = true;
+    give(&mut state, Listener, &[listener("l", "r")]);
+    let mut open = routes("r", "a");
+    open["virtual_hosts"] = json!([]);
+    open["vhds"] = json!({"config_source": {"ads": {}}});
+    give(&mut state, Routes, &[open]);
+    let demand = Arc::clone(&state.names.demand);
+    let ask = || demand.ask("r/web.test:80".into());
+    let asked = ask().expect("it is not there");
+    let host = json!({"name": "r/web", "domains": ["web.test"], "routes": [
+        {"match": {"prefix": "/"}, "direct_response": {"status": 200}},
+    ]});
+    let mut given = update(ResourceType::VirtualHost, &[host], &[]);
+    given.upserts[0].aliases = vec!["r/web.test:80".into()];
+    state.apply(given).expect("accepted");
+    asked.known().await;
+    assert!(ask().is_none() && demand.names().contains("r/web.test:80"));
+    state.apply(update(ResourceType::VirtualHost, &[], &["r/web", "r/web.test:80"])).expect("accepted");
+    assert!(ask().is_some());
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Asked, ClientSession, Held, Pending, Received, TYPES, check, held,
+    Asked, ClientSession, Held, Pending, Received, TYPES, aliases, check, held,
     lifetime::{self, Item, Lifetimes},
     whole,
 };
@@ -137,8 +137,10 @@ impl ClientSession for DeltaClient {
             .resources
             .iter()
             .filter(|one| type_ == ResourceType::VirtualHost && one.resource.is_none())
+            // It is, and lives.
+            .filter(|one| !had.contains_key(&one.name))
             .flat_map(|one| one.aliases.iter().chain([&one.name]))
-            .filter(|name| asked.covers(name) && !had.contains_key(*name))
+            .filter(|name| asked.covers(name))
             .cloned()
             .collect();
         let read = |wrapped: Wrapped| {
@@ -160,11 +162,15 @@ impl ClientSession for DeltaClient {
             let rejected = whole(format!("{type_} {both:?} is both sent and removed"));
             return refuse(type_, response.nonce, rejected);
         }
-        upserts.retain(|resource| asked.covers(&resource.name));
+        aliases::keep_asked(&mut upserts, asked);
+        upserts.retain(|resource| asked.covers(&resource.name) || !resource.aliases.is_empty());
         refused.retain(|rejected| asked.covers(&rejected.name));
-        let mut removed = response.removed_resources;
-        removed.retain(|name| asked.covers(name));
+        let mut removed = type_held.with_aliases(response.removed_resources);
         removed.extend(absent);
+        let handed_out: HashSet<_> =
+            upserts.iter().flat_map(|one| one.aliases.iter().chain([&one.name])).collect();
+        let is_known = |name: &str| asked.covers(name) || type_held.resources.contains_key(name);
+        removed.retain(|name| is_known(name) && !handed_out.contains(name));
         self.pending = Some(Pending {
             type_,
             nonce: response.nonce,
@@ -173,9 +179,16 @@ impl ClientSession for DeltaClient {
                 .iter()
                 .map(|resource| (resource.name.clone(), held(resource, lives.of(&resource.name))))
                 .collect(),
+            aliases: upserts
+                .iter()
+                .filter(|resource| !resource.aliases.is_empty())
+                .map(|resource| (resource.name.clone(), resource.aliases.clone()))
+                .collect(),
             removed: removed.clone(),
             refused,
         });
+        let upserts =
+            upserts.into_iter().flat_map(|resource| aliases::hand_out(type_, asked, resource)).collect();
         Received::Update(ResourceUpdate { type_, version: response.system_version_info, upserts, removed })
     }
 

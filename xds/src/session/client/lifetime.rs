@@ -53,7 +53,7 @@ impl Item {
 
 impl From<Wrapped> for Item {
     fn from(wrapped: Wrapped) -> Self {
-        let Wrapped { name, version, ttl, resource, .. } = wrapped;
+        let Wrapped { name, aliases, version, ttl, resource, .. } = wrapped;
         let ttl = ttl.map(|ttl| {
             // What is negative is over.
             let (seconds, nanos) = (u64::try_from(ttl.seconds), u32::try_from(ttl.nanos));
@@ -63,6 +63,7 @@ impl From<Wrapped> for Item {
         });
         let resource = resource.map(|body| Resource {
             name: name.clone(),
+            aliases,
             version: version.clone(),
             body,
             caused_at: None,
@@ -124,6 +125,8 @@ pub(super) fn expire(held: &mut [Held; TYPES], now: Instant) -> Vec<ResourceUpda
         let over =
             held.resources.extract_if(.., |_, held| held.expires.is_some_and(|expires| expires <= now));
         let removed: Vec<_> = over.map(|(name, _)| name).collect();
+        let removed = held.with_aliases(removed);
+        removed.iter().for_each(|name| held.aliases.remove(name));
         if !removed.is_empty() {
             updates.push(ResourceUpdate {
                 type_,

@@ -155,6 +155,8 @@ impl ClientSession for SotwClient {
         };
         refused.retain(|rejected| asked.covers(&rejected.name));
         upserts.retain(|resource| asked.covers(&resource.name));
+        // A response that leaves out what is gone has no place for other names of what is there.
+        upserts.iter_mut().for_each(|resource| resource.aliases.clear());
         let resources = &mut self.held[type_.index()].resources;
         let mut removed = Vec::new();
         if type_.is_wildcard_by_default() && !only_alive {
@@ -184,6 +186,7 @@ impl ClientSession for SotwClient {
             nonce: response.nonce,
             version: response.version_info.clone(),
             upserts: pending_upserts,
+            aliases: Vec::new(),
             removed: removed.clone(),
             refused,
         });
@@ -251,5 +254,11 @@ pub(super) fn unwrap(type_: ResourceType, body: Any) -> Result<Item, Rejected> {
     }
     let named = Named::decode(body.value.as_slice())
         .map_err(|error| whole(format!("a {type_} resource is unreadable: {error}")))?;
-    Ok(Item::lasting(Resource { name: named.name, version: String::new(), body, caused_at: None }))
+    Ok(Item::lasting(Resource {
+        name: named.name,
+        aliases: Vec::new(),
+        version: String::new(),
+        body,
+        caused_at: None,
+    }))
 }

@@ -300,6 +300,7 @@ fn what_an_earlier_run_kept_is_told_and_not_sent_again() {
                 version: "7".into(),
                 body: body(type_, name, "1"),
                 caused_at: None,
+                aliases: Vec::new(),
             })
             .collect(),
         removed: Vec::new(),

@@ -1,5 +1,6 @@
 //! Both ends, alone and against each other.
 
+mod aliases;
 mod client;
 mod hostile;
 mod on_request;
