@@ -59,6 +59,10 @@ pub struct OutboundPort {
 pub struct Changes {
     /// Listeners, clusters or routes of services.
     pub services: bool,
+    /// Ports of services that are carried no more, or not as they were.
+    pub gone: Vec<OutboundPort>,
+    /// Ports of services that are new, or otherwise than they were.
+    pub new: Vec<OutboundPort>,
     /// Endpoint sets of services.
     pub endpoints: bool,
     /// Pods about which something changed that concerns their own proxy.
@@ -97,15 +101,19 @@ impl Catalog {
             let caused_at = state.recent.get(id).copied();
             self.rebuild_endpoints(id, now, caused_at, &mut changes);
         }
-        for (id, old, now) in differences(&before.services, &state.services) {
-            if old.is_some()
-                && let Some(entry) = self.services.remove(id)
-            {
-                self.remove(&entry, &mut changes);
+        let services = differences(&before.services, &state.services);
+        // Those that are gone first: another may have their address by now.
+        for (id, ..) in services.iter().filter(|(_, _, now)| now.is_none()) {
+            if let Some(entry) = self.services.remove(id) {
+                self.replaced(Some(&entry), None, &mut changes);
             }
-            if let Some(service) = now {
-                self.build(service, state.endpoints.get(id), &mut changes);
-            }
+        }
+        for (id, _, service) in services {
+            let Some(service) = service else { continue };
+            let old = self.services.remove(id);
+            let new = self.build(service, state.endpoints.get(id), &mut changes);
+            self.replaced(old.as_ref(), Some(&new), &mut changes);
+            self.services.insert(id.clone(), new);
         }
         self.pods_that_differ(&state, &mut changes);
         self.state = state;
@@ -142,10 +150,14 @@ impl Catalog {
         ports
     }
 
-    fn build(&mut self, service: &Arc<Service>, endpoints: Option<&Arc<EndpointSet>>, changes: &mut Changes) {
+    fn build(
+        &mut self,
+        service: &Arc<Service>,
+        endpoints: Option<&Arc<EndpointSet>>,
+        changes: &mut Changes,
+    ) -> Entry {
         let (policy, problems) = ServicePolicy::from_annotations(&service.annotations);
         changes.problems.extend(problems.into_iter().map(|problem| (service.clone(), problem)));
-        changes.services = true;
         let ports: Vec<OutboundPort> = outbound_ports(service).collect();
         for port in &ports {
             let OutboundPort { name, address, protocol, .. } = port;
@@ -159,8 +171,9 @@ impl Catalog {
                 self.put(ResourceType::RouteConfiguration, name, &pack(&route::service(name, &policy)));
             }
         }
-        self.services.insert(service.id.clone(), Entry { service: service.clone(), endpoints: None, ports });
-        self.rebuild_endpoints(&service.id, endpoints, None, changes);
+        let entry = Entry { service: service.clone(), endpoints: endpoints.cloned(), ports };
+        changes.endpoints |= put_endpoints(&mut self.resources, &entry, None);
+        entry
     }
 
     fn rebuild_endpoints(
@@ -171,31 +184,42 @@ impl Catalog {
         changes: &mut Changes,
     ) {
         let Some(entry) = self.services.get_mut(id) else { return };
-        forget_inbound(&mut self.inbound, entry, changes);
+        let before = inbound_of(entry);
         entry.endpoints = endpoints.cloned();
-        remember_inbound(&mut self.inbound, entry, changes);
-        for (name, port) in carried(&entry.service) {
-            let assignment =
-                pack(&endpoints::assignment(&name, &entry.service, port, endpoints.map(Arc::as_ref)));
-            // What changed may not matter to anybody: an endpoint that is not ready yet, say.
-            let resource = Arc::new(VersionedResource::caused(&name, &assignment, caused_at));
-            changes.endpoints |= self.resources.get_mut(ResourceType::ClusterLoadAssignment).insert(resource);
-        }
+        follow_inbound(&mut self.inbound, id, &before, &inbound_of(entry), changes);
+        changes.endpoints |= put_endpoints(&mut self.resources, entry, caused_at);
     }
 
     fn put(&mut self, type_: ResourceType, name: &str, body: &Any) {
         self.resources.get_mut(type_).insert(Arc::new(VersionedResource::new(name, body)));
     }
 
-    fn remove(&mut self, entry: &Entry, changes: &mut Changes) {
+    /// A service was built anew, is new or gone: takes out what it does not have any more, and tells what that means.
+    fn replaced(&mut self, old: Option<&Entry>, new: Option<&Entry>, changes: &mut Changes) {
         changes.services = true;
-        for port in &entry.ports {
+        let ports = |entry: Option<&Entry>| entry.map(|entry| entry.ports.clone()).unwrap_or_default();
+        let (before, now) = (ports(old), ports(new));
+        for port in &before {
+            let named = now.iter().find(|candidate| candidate.name == port.name);
             for type_ in ResourceType::ALL {
-                self.resources.get_mut(type_).remove(&port.name);
+                // What has the name still is new already, but for the routes that opaque bytes have none of.
+                let stays = named.is_some_and(|named| {
+                    type_ != ResourceType::RouteConfiguration || named.protocol != AppProtocol::Tcp
+                });
+                if !stays {
+                    self.resources.get_mut(type_).remove(&port.name);
+                }
             }
-            self.resources.get_mut(ResourceType::Listener).remove(&port.destination());
+            if !now.iter().any(|candidate| candidate.destination() == port.destination()) {
+                self.resources.get_mut(ResourceType::Listener).remove(&port.destination());
+            }
         }
-        forget_inbound(&mut self.inbound, entry, changes);
+        changes.gone.extend(before.iter().filter(|port| !now.contains(port)).cloned());
+        changes.new.extend(now.iter().filter(|port| !before.contains(port)).cloned());
+        if let Some(entry) = new.or(old) {
+            let inbound = |entry: Option<&Entry>| entry.map(inbound_of).unwrap_or_default();
+            follow_inbound(&mut self.inbound, &entry.service.id, &inbound(old), &inbound(new), changes);
+        }
     }
 
     fn pods_that_differ(&self, state: &MeshState, changes: &mut Changes) {
@@ -240,35 +264,58 @@ fn differences<'a, K: Ord, V>(
     }
 }
 
-type Inbound = BTreeMap<PodId, BTreeMap<(u16, ServiceId), AppProtocol>>;
+/// Builds the endpoint sets of a service; tells whether any differs from what is there.
+fn put_endpoints(resources: &mut Layer, entry: &Entry, caused_at: Option<SystemTime>) -> bool {
+    let mut differs = false;
+    for (name, port) in carried(&entry.service) {
+        let assignment =
+            pack(&endpoints::assignment(&name, &entry.service, port, entry.endpoints.as_deref()));
+        // What changed may not matter to anybody: an endpoint that is not ready yet, say.
+        let resource = Arc::new(VersionedResource::caused(&name, &assignment, caused_at));
+        differs |= resources.get_mut(ResourceType::ClusterLoadAssignment).insert(resource);
+    }
+    differs
+}
 
-fn forget_inbound(inbound: &mut Inbound, entry: &Entry, changes: &mut Changes) {
-    for (pod, port, _) in inbound_of(entry) {
-        if let Some(ports) = inbound.get_mut(&pod) {
-            ports.remove(&(port, entry.service.id.clone()));
+type Inbound = BTreeMap<PodId, BTreeMap<(u16, ServiceId), AppProtocol>>;
+/// What one service says about the ports of the pods behind it.
+type InboundOf = BTreeMap<(PodId, u16), AppProtocol>;
+
+/// Brings what `service` says in step, which was `before` and is `now`; only pods for which that differs are concerned.
+fn follow_inbound(
+    inbound: &mut Inbound,
+    service: &ServiceId,
+    before: &InboundOf,
+    now: &InboundOf,
+    changes: &mut Changes,
+) {
+    for ((pod, port), _) in before.iter().filter(|(key, protocol)| now.get(key) != Some(protocol)) {
+        if let Some(ports) = inbound.get_mut(pod) {
+            ports.remove(&(*port, service.clone()));
             if ports.is_empty() {
-                inbound.remove(&pod);
+                inbound.remove(pod);
             }
         }
-        changes.pods.insert(pod);
+        changes.pods.insert(pod.clone());
+    }
+    for ((pod, port), protocol) in now.iter().filter(|(key, protocol)| before.get(key) != Some(protocol)) {
+        inbound.entry(pod.clone()).or_default().insert((*port, service.clone()), *protocol);
+        changes.pods.insert(pod.clone());
     }
 }
 
-fn remember_inbound(inbound: &mut Inbound, entry: &Entry, changes: &mut Changes) {
-    for (pod, port, protocol) in inbound_of(entry) {
-        inbound.entry(pod.clone()).or_default().insert((port, entry.service.id.clone()), protocol);
-        changes.pods.insert(pod);
-    }
-}
-
-fn inbound_of(entry: &Entry) -> impl Iterator<Item = (PodId, u16, AppProtocol)> {
+fn inbound_of(entry: &Entry) -> InboundOf {
     let endpoints = entry.endpoints.iter().flat_map(|set| &set.endpoints);
-    endpoints.filter_map(|endpoint| Some((endpoint, endpoint.pod.as_ref()?))).flat_map(|(endpoint, pod)| {
-        let ports = entry.service.ports.iter().filter(|port| port.transport == Transport::Tcp);
-        ports.filter_map(|port| {
-            Some((pod.clone(), endpoint.port(&port.name, port.transport)?, port.app_protocol))
+    let of_pods = endpoints.filter_map(|endpoint| Some((endpoint, endpoint.pod.as_ref()?)));
+    of_pods
+        .flat_map(|(endpoint, pod)| {
+            let ports = entry.service.ports.iter().filter(|port| port.transport == Transport::Tcp);
+            ports.filter_map(|port| {
+                let number = endpoint.port(&port.name, port.transport)?;
+                Some(((pod.clone(), number), port.app_protocol))
+            })
         })
-    })
+        .collect()
 }
 
 fn outbound_ports(service: &Service) -> impl Iterator<Item = OutboundPort> {

@@ -22,7 +22,7 @@ use weft_xds::{
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Changes},
     pace::Pace,
     proxy::ProxyProfile,
     snapshot::Own,
@@ -142,7 +142,8 @@ impl Publisher {
         let first = !self.catalog.state().is_synced();
         let changes = self.catalog.update(state);
         self.warnings.update(&changes.problems, self.catalog.state());
-        let concerned: Vec<String> = if first || changes.services {
+        let ports = !changes.gone.is_empty() || !changes.new.is_empty();
+        let concerned: Vec<String> = if first || ports {
             self.proxies.keys().cloned().collect()
         } else {
             changes.pods.iter().map(sidecar_id).filter(|id| self.proxies.contains_key(id)).collect()
@@ -150,7 +151,10 @@ impl Publisher {
         let mut given = Vec::new();
         for id in concerned {
             if let Some(proxy) = self.proxies.get_mut(&id)
-                && proxy.refresh(&self.catalog)
+                && match first || proxy.profile.pod().is_some_and(|pod| changes.pods.contains(pod)) {
+                    true => proxy.refresh(&self.catalog),
+                    false => proxy.follow(&self.catalog, &changes),
+                }
             {
                 self.telemetry.publishing(&id, started);
                 given.push((id, proxy.to_server()));
@@ -217,6 +221,14 @@ impl Proxy {
         let differs = self.own.as_ref() != Some(&own);
         self.own = Some(own);
         differs
+    }
+
+    /// The same after a change of services only, which costs what changed.
+    fn follow(&mut self, catalog: &Catalog, changes: &Changes) -> bool {
+        match &mut self.own {
+            Some(own) => own.follow(catalog, &self.profile, changes),
+            None => self.refresh(catalog),
+        }
     }
 
     fn to_server(&self) -> weft_xds::server::Own {

@@ -19,7 +19,7 @@ use weft_xds::{
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Changes, OutboundPort},
     proxy::ProxyProfile,
     resources::{
         INBOUND, OUTBOUND, PASSTHROUGH, api, cluster, inbound_name,
@@ -49,8 +49,8 @@ const ON_REQUEST: &[ResourceType] = &[ResourceType::Cluster, ResourceType::Liste
 
 /// What belongs to one proxy alone, apart from what the catalog shares among all.
 ///
-/// It changes with the proxy's own pod and, for those that are called at their own address, with services; not with
-/// endpoints.
+/// It changes with the proxy's own pod and, for those that are called at their own address, with the services that change;
+/// not with endpoints.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Own {
     layer: Layer,
@@ -76,30 +76,26 @@ impl Own {
     pub fn new(catalog: &Catalog, profile: &ProxyProfile) -> Self {
         let mut own = Self::default();
         match profile {
-            ProxyProfile::Gateway { listen } => own.outbound(catalog, *listen, &BTreeSet::new()),
+            ProxyProfile::Gateway { listen } => {
+                own.outbound(catalog.ports(), *listen, &BTreeSet::new());
+            }
             ProxyProfile::Grpc { namespace } => {
-                for port in catalog.ports().filter(|port| port.protocol != AppProtocol::Tcp) {
-                    for called in api::names(namespace, port) {
-                        own.put(ResourceType::Listener, &called, &pack(&api::listener(&called, &port.name)));
-                    }
+                for port in catalog.ports() {
+                    own.called(namespace, port);
                 }
             }
-            ProxyProfile::Addressed { pod, listen, workload } => {
-                let known = catalog.state().pods.get(pod);
-                let listen = listen.or(known.and_then(|pod| pod.sidecar));
-                let workload = workload.or(known.and_then(|pod| pod.address));
+            ProxyProfile::Addressed { pod, workload, .. } => {
                 // Without an address there is nothing to listen at yet; the pod's state will bring it.
-                if let Some(listen) = listen {
-                    let mut taken = BTreeSet::from([ADMIN_PORT]);
-                    if let Some(workload) = workload {
+                if let Some(listen) = listen_address(catalog, profile) {
+                    let known = catalog.state().pods.get(pod);
+                    if let Some(workload) = workload.or(known.and_then(|pod| pod.address)) {
                         let mut ports = catalog.inbound_ports(pod);
                         if ports.remove(&ADMIN_PORT).is_some() {
                             warn!(%pod, port = ADMIN_PORT, "the sidecar's admin endpoint has this port, it stays unreachable");
                         }
-                        taken.extend(ports.keys());
                         own.inbound(listen, workload, ports);
                     }
-                    own.outbound(catalog, listen, &taken);
+                    own.outbound(catalog.ports(), listen, &taken(catalog, profile));
                 }
             }
             ProxyProfile::Redirected { pod, address, on_demand } => {
@@ -109,6 +105,31 @@ impl Own {
             }
         }
         own
+    }
+
+    /// Follows a change of services, with `catalog` as it is since; only what belongs to ports that changed is built anew.
+    /// Tells whether that changed anything. A change of the proxy's own pod needs a [`new`](Self::new) one.
+    pub fn follow(&mut self, catalog: &Catalog, profile: &ProxyProfile, changes: &Changes) -> bool {
+        let (gone, new) = (&changes.gone, changes.new.iter());
+        match profile {
+            ProxyProfile::Grpc { namespace } => {
+                let mut differs = false;
+                for name in gone.iter().flat_map(|port| api::names(namespace, port)) {
+                    differs |= self.layer.get_mut(ResourceType::Listener).remove(&name);
+                }
+                new.fold(differs, |differs, port| self.called(namespace, port) | differs)
+            }
+            ProxyProfile::Gateway { .. } | ProxyProfile::Addressed { .. } => {
+                let Some(listen) = listen_address(catalog, profile) else { return false };
+                let mut differs = false;
+                for port in gone {
+                    differs |= self.layer.get_mut(ResourceType::Listener).remove(&port.name);
+                }
+                self.outbound(new, listen, &taken(catalog, profile)) | differs
+            }
+            // It has the listeners that all share.
+            ProxyProfile::Redirected { .. } => false,
+        }
     }
 
     /// As it is given to the server.
@@ -121,13 +142,30 @@ impl Own {
         server::Own { layer: self.layer.clone(), shares, on_request }
     }
 
-    fn put(&mut self, type_: ResourceType, name: &str, body: &Any) {
-        self.layer.get_mut(type_).insert(Arc::new(VersionedResource::new(name, body)));
+    fn put(&mut self, type_: ResourceType, name: &str, body: &Any) -> bool {
+        self.layer.get_mut(type_).insert(Arc::new(VersionedResource::new(name, body)))
     }
 
-    /// One listener per port of every service, at `listen`, where the port is not `taken` by something else.
-    fn outbound(&mut self, catalog: &Catalog, listen: IpAddr, taken: &BTreeSet<u16>) {
-        for port in catalog.ports() {
+    /// One listener per name that a program in `namespace` has for the port of a service.
+    fn called(&mut self, namespace: &str, port: &OutboundPort) -> bool {
+        if port.protocol == AppProtocol::Tcp {
+            return false;
+        }
+        api::names(namespace, port).iter().fold(false, |differs, called| {
+            self.put(ResourceType::Listener, called, &pack(&api::listener(called, &port.name))) | differs
+        })
+    }
+
+    /// One listener per port of services, at `listen`, where the port is not `taken` by something else. Tells whether
+    /// that changed anything.
+    fn outbound<'p>(
+        &mut self,
+        ports: impl Iterator<Item = &'p OutboundPort>,
+        listen: IpAddr,
+        taken: &BTreeSet<u16>,
+    ) -> bool {
+        let mut differs = false;
+        for port in ports {
             let Some(number) = port.addressed else { continue };
             if taken.contains(&number) {
                 warn!(service = port.name, port = number, address = %listen, "the workload uses the port of this service, which it cannot reach");
@@ -135,8 +173,9 @@ impl Own {
             }
             let listener =
                 listener::port(&port.name, Direction::Outbound, listen, number, port.protocol, &port.name);
-            self.put(ResourceType::Listener, &port.name, &pack(&listener));
+            differs |= self.put(ResourceType::Listener, &port.name, &pack(&listener));
         }
+        differs
     }
 
     /// One listener per port of the workload, at `listen`.
@@ -183,6 +222,28 @@ impl Own {
             }
         }
     }
+}
+
+/// Where a proxy listens for services, if it does at an address of its own and that is known.
+fn listen_address(catalog: &Catalog, profile: &ProxyProfile) -> Option<IpAddr> {
+    match profile {
+        ProxyProfile::Gateway { listen } => Some(*listen),
+        ProxyProfile::Addressed { pod, listen, .. } => {
+            listen.or(catalog.state().pods.get(pod).and_then(|pod| pod.sidecar))
+        }
+        ProxyProfile::Grpc { .. } | ProxyProfile::Redirected { .. } => None,
+    }
+}
+
+/// The ports there that are not for services.
+fn taken(catalog: &Catalog, profile: &ProxyProfile) -> BTreeSet<u16> {
+    let ProxyProfile::Addressed { pod, workload, .. } = profile else { return BTreeSet::new() };
+    let mut taken = BTreeSet::from([ADMIN_PORT]);
+    // Without an address of the workload nothing is listened at for it.
+    if workload.or(catalog.state().pods.get(pod).and_then(|pod| pod.address)).is_some() {
+        taken.extend(catalog.inbound_ports(pod).into_keys());
+    }
+    taken
 }
 
 #[cfg(test)]

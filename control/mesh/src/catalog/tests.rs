@@ -132,6 +132,9 @@ fn a_change_of_endpoints_rebuilds_only_the_endpoints_of_its_service() {
     Arc::make_mut(&mut after.endpoints).insert(ServiceId::new("default", "web"), Arc::new(less));
     let changes = catalog.update(Arc::new(after));
     assert!(changes.endpoints && !changes.services, "{changes:?}");
+    // Of the pods behind it, only those that went have ports that services send to no more.
+    let went = ["web-1", "web-3", "web-4"].map(|name| PodId::new("default", name));
+    assert_eq!(changes.pods, went.into());
     assert_eq!(addresses(&catalog, "web.default:80"), ["127.64.0.4:8080"]);
     // The same again changes nothing.
     assert_eq!(catalog.update(catalog.state().clone()), Changes::default());

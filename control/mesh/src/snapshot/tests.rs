@@ -155,3 +155,72 @@ fn a_port_of_the_workload_wins_over_that_of_a_service() {
     let snapshot = given(&catalog, &profile);
     assert_eq!(snapshot.listeners.keys().collect::<Vec<_>>(), ["inbound:20007"]);
 }
+
+#[test]
+fn a_change_of_one_service_rebuilds_its_listeners_and_shares_all_others() {
+    let profiles = || {
+        let (listen, workload) = ("127.64.0.3".parse().ok(), "127.64.0.2".parse().ok());
+        [
+            ProxyProfile::Gateway { listen: [127, 0, 0, 1].into() },
+            ProxyProfile::Addressed { pod: web_1(), listen, workload },
+            ProxyProfile::Grpc { namespace: "default".into() },
+            ProxyProfile::Redirected { pod: web_1(), address: None, on_demand: false },
+        ]
+    };
+    let mesh = small_mesh();
+    // The same annotations as `api` has, so that only its ports differ.
+    let api = |ports: &[(&str, u16, AppProtocol)]| {
+        let mut api = service("api", "10.96.0.8", ports);
+        api.annotations = mesh.services[&ServiceId::new("default", "api")].annotations.clone();
+        let mut after = mesh.clone();
+        Arc::make_mut(&mut after.services).insert(api.id.clone(), Arc::new(api));
+        after
+    };
+    let annotated = {
+        let mut web = (*mesh.services[&ServiceId::new("default", "web")]).clone();
+        web.annotations = [("weft.dev/retries".to_owned(), "5".to_owned())].into();
+        let mut after = mesh.clone();
+        Arc::make_mut(&mut after.services).insert(web.id.clone(), Arc::new(web));
+        after
+    };
+    let mut without = mesh.clone();
+    Arc::make_mut(&mut without.services).remove(&ServiceId::new("default", "api"));
+    let mut more = mesh.clone();
+    let new = service("new", "10.96.0.9", &[("http", 80, AppProtocol::Http)]);
+    Arc::make_mut(&mut more.services).insert(new.id.clone(), Arc::new(new));
+    let http2 = AppProtocol::Http2;
+    for (what, after, changed) in [
+        ("another annotation", annotated, ""),
+        ("another port", api(&[("grpc", 82, http2)]), "api"),
+        ("one more port", api(&[("grpc", 81, http2), ("more", 82, http2)]), "api"),
+        ("another protocol", api(&[("grpc", 81, AppProtocol::Tcp)]), "api"),
+        ("one service less", without, "api"),
+        ("one service more", more, "new"),
+    ] {
+        for profile in profiles() {
+            let mut catalog = catalog();
+            let before = Own::new(&catalog, &profile);
+            let mut own = before.clone();
+            let changes = catalog.update(Arc::new(after.clone()));
+            let differs = own.follow(&catalog, &profile, &changes);
+            assert_eq!(own, Own::new(&catalog, &profile), "{what}: {profile:?}");
+            assert_eq!(differs, own != before, "{what}: {profile:?}");
+            assert!(changes.pods.is_empty(), "{what}: no sidecar has other ports of its own");
+            let mut built = 0;
+            for type_ in ResourceType::ALL {
+                for resource in own.layer.get(type_).iter() {
+                    let old = before.layer.get(type_).get(&resource.name);
+                    if !old.is_some_and(|old| Arc::ptr_eq(old, resource)) {
+                        assert!(
+                            !changed.is_empty() && resource.name.starts_with(changed),
+                            "{what}: {}",
+                            resource.name
+                        );
+                        built += 1;
+                    }
+                }
+            }
+            assert!(built <= 14, "{what}: {profile:?}: {built} are built anew");
+        }
+    }
+}
