@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Snapshot,
@@ -338,7 +341,8 @@ impl SnapshotCache {
 
     /// Registers a new stream of the proxy that `node` names.
     pub(super) fn open(&self, node: Node, variant: Variant) -> ProxyStream {
-        let state = StreamState { variant, session: ServerSession::new(variant), books: Books::open() };
+        let session = ServerSession::of_client(variant, &node.client_features);
+        let state = StreamState { variant, session, books: Books::open() };
         let stream = Arc::new(Stream { state: Mutex::new(state), wake: Notify::new() });
         let first = {
             let mut proxies = self.inner.proxies.lock();
@@ -455,6 +459,16 @@ impl ProxyStream {
         self.stream.wake.notified().await;
     }
 
+    /// Waits until a sign of life is due. Cancel-safe.
+    pub(super) async fn life_due(&self) {
+        let due = self.stream.state.lock().session.due();
+        match due {
+            // In a box, as next to no stream has one.
+            Some(due) => Box::pin(sleep_until(Instant::from_std(due))).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The type of a response that is unanswered for as long as this, which is counted.
     pub(super) fn overdue(&self, limit: Duration) -> Option<ResourceType> {
         let type_ = self.stream.overdue(limit)?;
@@ -508,7 +522,7 @@ impl ProxyStream {
         self.catch_up();
         let outgoing = {
             let mut state = self.stream.state.lock();
-            let outgoing = state.session.next()?;
+            let outgoing = state.session.next_at(Instant::now().into_std())?;
             state.books.sent(outgoing.type_);
             outgoing
         };

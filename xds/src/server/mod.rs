@@ -28,7 +28,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use self::{
     accept::SecureServer,
@@ -63,6 +63,9 @@ pub struct Snapshot {
     pub extensions: BTreeMap<String, Any>,
     /// `Runtime`s by name.
     pub runtimes: BTreeMap<String, Any>,
+    /// How long clients that understand it keep a resource of a type and name if they do not hear of it again. They do
+    /// for as long as it is here. Without, they keep it until it is changed or gone.
+    pub ttls: BTreeMap<ResourceType, BTreeMap<String, Duration>>,
 }
 
 // === impl Snapshot ===

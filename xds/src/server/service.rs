@@ -190,6 +190,7 @@ async fn talk<D: Dialect>(
                     break Err(overdue(type_, answer_limit));
                 }
             }
+            () = stream.life_due() => {}
             request = requests.next() => match request {
                 Ok(Some(mut request)) => match restrict(&mut request) {
                     Ok(()) => stream.handle(|session| D::handle(session, request)),

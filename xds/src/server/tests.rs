@@ -37,7 +37,7 @@ struct Client {
 }
 
 impl Client {
-    async fn open(service: &mut AdsService, id: &str) -> Self {
+    async fn open(service: &mut AdsService, id: &str, features: &[&str]) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
         let frames =
             UnboundedReceiverStream::new(receiver).map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
@@ -45,7 +45,11 @@ impl Client {
         let Ok(response) = service.call(request).await;
         let client = Self { requests, body: response.into_body(), heard: BytesMut::new() };
         client.say(DeltaDiscoveryRequest {
-            node: Some(Node { id: id.to_owned(), ..Default::default() }),
+            node: Some(Node {
+                id: id.to_owned(),
+                client_features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+                ..Default::default()
+            }),
             type_url: ResourceType::Cluster.type_url().to_owned(),
             ..Default::default()
         });
@@ -97,8 +101,8 @@ async fn who_does_not_answer_for_minutes_is_disconnected_with_the_reason() {
     ["stuck", "alive"].into_iter().for_each(|id| cache.set(id, snapshot("")));
     let mut service = AdsService::new(cache.clone(), CancellationToken::new());
     let watching = tokio::spawn(service.clone().end_overdue());
-    let mut stuck = Client::open(&mut service, "stuck").await;
-    let mut alive = Client::open(&mut service, "alive").await;
+    let mut stuck = Client::open(&mut service, "stuck", &[]).await;
+    let mut alive = Client::open(&mut service, "alive", &[]).await;
     let opened = Instant::now();
     stuck.hear().await.expect("clusters");
     let response = alive.hear().await.expect("clusters");
@@ -133,4 +137,37 @@ async fn who_does_not_answer_for_minutes_is_disconnected_with_the_reason() {
         .sum();
     assert!((overdue - 1.0).abs() < f64::EPSILON, "{overdue}");
     watching.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_come_in_time_to_who_understands_them() {
+    let cache = SnapshotCache::new();
+    let ttl = Duration::from_secs(10);
+    let living =
+        Snapshot { ttls: [(ResourceType::Cluster, [("web".to_owned(), ttl)].into())].into(), ..snapshot("") };
+    ["old", "new"].into_iter().for_each(|id| cache.set(id, living.clone()));
+    let mut service = AdsService::new(cache.clone(), CancellationToken::new());
+    let mut old = Client::open(&mut service, "old", &[]).await;
+    let mut new = Client::open(&mut service, "new", &["xds.config.supports-resource-ttl"]).await;
+    let response = old.hear().await.expect("clusters");
+    assert_eq!((response.resources.len(), response.resources[0].ttl), (1, None));
+    old.answer(&response);
+
+    let first = new.hear().await.expect("clusters");
+    assert_eq!(first.resources[0].ttl.map(|ttl| ttl.seconds), Some(10));
+    new.answer(&first);
+    for _ in 0..3 {
+        let before = Instant::now();
+        let sign = new.hear().await.expect("a sign of life");
+        assert_eq!(before.elapsed().as_secs(), 5);
+        let [web] = sign.resources.as_slice() else { panic!("one resource") };
+        assert_eq!((web.name.as_str(), &web.version), ("web", &first.resources[0].version));
+        assert_eq!((&web.resource, web.ttl.map(|ttl| ttl.seconds)), (&None, Some(10)));
+        new.answer(&sign);
+    }
+    cache.set("new", Snapshot::default());
+    let gone = new.hear().await.expect("a removal");
+    assert_eq!((gone.resources.len(), gone.removed_resources), (0, vec!["web".to_owned()]));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(new.hear().now_or_never().is_none() && old.hear().now_or_never().is_none());
 }

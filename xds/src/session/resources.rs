@@ -1,6 +1,6 @@
 //! A persistent map of resources.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -110,8 +110,9 @@ impl Resources {
         true
     }
 
-    /// Makes these the resources; what is equal to what is there stays as it is, and is shared.
-    pub fn replace(&mut self, bodies: &BTreeMap<String, Any>) {
+    /// Makes these the resources, some of which live for a time only; what is equal to what is there stays as it is, and
+    /// is shared.
+    pub fn replace(&mut self, bodies: &BTreeMap<String, Any>, ttl: impl Fn(&str) -> Option<Duration>) {
         let gone: Vec<Name> = self
             .iter()
             .map(|known| &known.name)
@@ -122,7 +123,11 @@ impl Resources {
             self.remove(&name);
         }
         for (name, body) in bodies {
-            self.insert(Arc::new(VersionedResource::new(name, body)));
+            let resource = match ttl(name) {
+                None => VersionedResource::new(name, body),
+                Some(ttl) => VersionedResource::living(name, body, ttl),
+            };
+            self.insert(Arc::new(resource));
         }
     }
 

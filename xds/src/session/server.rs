@@ -17,6 +17,7 @@
 
 mod aliases;
 mod blame;
+mod lives;
 mod outgoing;
 mod request;
 mod subscription;
@@ -32,6 +33,7 @@ pub use self::{
     types::{Refusal, SyncState, TypeReport},
 };
 use self::{
+    lives::Lives,
     subscription::Subscription,
     types::{Diff, TypeState},
 };
@@ -59,6 +61,7 @@ pub struct ServerSession {
     types: [TypeState; ResourceType::ALL.len()],
     /// Number of responses so far; the source of nonces.
     responses: u64,
+    lives: Lives,
 }
 
 // === impl ServerSession ===
@@ -66,7 +69,8 @@ pub struct ServerSession {
 impl ServerSession {
     /// A new stream on which nothing was said yet.
     pub fn new(variant: Variant) -> Self {
-        Self { variant, given: None, snapshot: None, types: Default::default(), responses: 0 }
+        let (types, lives) = Default::default();
+        Self { variant, given: None, snapshot: None, types, responses: 0, lives }
     }
 
     /// Replaces what the proxy is to know. [`next`](Self::next) then gives what to send.
@@ -221,6 +225,7 @@ impl ServerSession {
         self.responses += 1;
         let nonce = self.responses.to_string();
         let current = snapshot.get(type_);
+        let repeats_all = self.repeats_all(type_);
         let state = &mut self.types[type_.index()];
         if type_ == ResourceType::Cluster {
             let updated: Vec<_> = diff
@@ -234,7 +239,6 @@ impl ServerSession {
             self.types[ResourceType::ClusterLoadAssignment.index()].forget(&updated);
         }
         let state = &mut self.types[type_.index()];
-        let full = self.variant == Variant::Sotw && type_.is_wildcard_by_default();
         let by_resource = type_ == ResourceType::VirtualHost;
         let (unknown, mut removed) =
             if by_resource { (diff.absent, Vec::new()) } else { (Vec::new(), diff.absent) };
@@ -242,7 +246,7 @@ impl ServerSession {
         if removes {
             removed.extend(kept.drain(..).map(|(name, _)| name));
         }
-        let upserts = if full { state.all_in_scope(current, &kept) } else { diff.upserts };
+        let upserts = if repeats_all { state.all_in_scope(current, &kept) } else { diff.upserts };
         let aliases = |resource: &Arc<VersionedResource>| {
             let aliases: Vec<_> = state.aliases(&resource.name).cloned().collect();
             (!aliases.is_empty()).then(|| (resource.name.clone(), aliases))
@@ -250,7 +254,8 @@ impl ServerSession {
         let aliases = upserts.iter().filter_map(aliases).collect();
         let told_gone = unknown.iter().chain(&removed).cloned().collect();
         state.sent(&nonce, current, upserts.clone(), told_gone, kept);
-        Outgoing { type_, version: current.version(), nonce, upserts, removed, unknown, aliases }
+        let (version, with_ttl) = (current.version(), self.lives.are_understood());
+        Outgoing { type_, version, nonce, upserts, alive: Vec::new(), with_ttl, removed, unknown, aliases }
     }
 }
 

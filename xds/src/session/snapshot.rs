@@ -5,6 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{Change, Name, Resources, VersionedResource};
@@ -58,6 +59,11 @@ impl Version {
             body.type_url.hash(hasher);
             body.value.hash(hasher);
         })
+    }
+
+    /// The same of a message that lives for so long only.
+    pub(super) fn of_living(body: &Any, ttl: Duration) -> Self {
+        Self::of(|hasher| (Self::of_body(body), ttl).hash(hasher))
     }
 }
 
@@ -148,7 +154,8 @@ impl Layer {
     /// Makes what the snapshot has the resources; what is equal to what is there stays as it is, and is shared.
     pub fn replace(&mut self, snapshot: &Snapshot) {
         for type_ in ResourceType::ALL {
-            self.get_mut(type_).replace(snapshot.resources(type_));
+            let ttls = snapshot.ttls.get(&type_);
+            self.get_mut(type_).replace(snapshot.resources(type_), |name| ttls?.get(name).copied());
         }
     }
 

@@ -1,6 +1,9 @@
 //! One resource, as it is sent.
 
-use std::{cmp::Ordering, time::SystemTime};
+use std::{
+    cmp::Ordering,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::{
@@ -32,7 +35,7 @@ const FIELD_RESOURCE: u32 = 2;
 pub struct VersionedResource {
     /// Unique within its type.
     pub name: Name,
-    /// Digest of the body.
+    /// Digest of the body, and of how long it lives.
     pub version: Version,
     /// An encoded `envoy.service.discovery.v3.Resource`, which ends with the body.
     wrapped: Bytes,
@@ -42,6 +45,8 @@ pub struct VersionedResource {
     pub(super) endpoints_name: Option<Name>,
     /// Of a virtual host: what it serves, in lower case.
     domains: Box<[String]>,
+    /// How long clients keep it unless they hear of it again.
+    ttl: Option<Duration>,
 }
 
 /// Names in their order; quickly so if they share their memory.
@@ -60,7 +65,17 @@ impl VersionedResource {
     /// The same of a change that is known to have been caused `at` a time. It travels with the resource and is no part
     /// of its content: what is equal but for it is not sent for it.
     pub fn caused(name: &str, body: &Any, at: Option<SystemTime>) -> Self {
-        let version = Version::of_body(body);
+        Self::encode(name, body, at, None)
+    }
+
+    /// A resource that clients forget after so long if they do not hear of it again, which they do while it is there.
+    /// Clients that do not say that they understand this (`xds.config.supports-resource-ttl`) keep it as others.
+    pub fn living(name: &str, body: &Any, ttl: Duration) -> Self {
+        Self::encode(name, body, None, Some(ttl))
+    }
+
+    fn encode(name: &str, body: &Any, at: Option<SystemTime>, ttl: Option<Duration>) -> Self {
+        let version = ttl.map_or_else(|| Version::of_body(body), |ttl| Version::of_living(body, ttl));
         let head = Resource {
             name: name.to_owned(),
             version: version.to_string(),
@@ -82,7 +97,13 @@ impl VersionedResource {
             body_at,
             endpoints_name: endpoints_name(body),
             domains: domains(body),
+            ttl,
         }
+    }
+
+    /// How long clients keep it unless they hear of it again; `None` for as long as nothing else is said.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.ttl
     }
 
     /// The protobuf message.
@@ -156,7 +177,7 @@ mod tests {
     #[test]
     fn when_a_change_was_caused_travels_and_is_no_change() {
         let body = any::pack(&Cluster { name: "web".into(), ..Default::default() });
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (resource, caused) =
             (VersionedResource::new("web", &body), VersionedResource::caused("web", &body, Some(at)));
         assert!(resource.is_same(&caused) && resource.version == caused.version);

@@ -1,18 +1,22 @@
 //! Responses, and how they get onto the wire.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use prost::{
-    Message as _,
+    Message as _, Name as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 
 use super::Variant;
 use crate::{
-    pb::envoy::{
-        config::core::v3::ControlPlane,
-        service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
+    any,
+    pb::{
+        envoy::{
+            config::core::v3::ControlPlane,
+            service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
+        },
+        google::protobuf::{Any, Duration as ProtoDuration},
     },
     resource::ResourceType,
     session::{Name, Version, VersionedResource},
@@ -32,6 +36,10 @@ pub struct Outgoing {
     pub nonce: String,
     /// New and changed resources; all of them in state-of-the-world mode for clusters and listeners.
     pub upserts: Vec<Arc<VersionedResource>>,
+    /// Resources of which the client knows everything, and is only told that they live on.
+    pub alive: Vec<Arc<VersionedResource>>,
+    /// Whether the client is told how long resources live.
+    pub with_ttl: bool,
     /// Names that are gone; not expressed in state-of-the-world mode.
     pub removed: Vec<Name>,
     /// Names that were asked for and stand for nothing, where that is told by a resource without a body: clients wait
@@ -49,7 +57,8 @@ pub(crate) struct Encoding {
     head: Vec<u8>,
     variant: Variant,
     resources: std::vec::IntoIter<Arc<VersionedResource>>,
-    /// What comes after a resource as it is encoded, and is read as a part of it; by its name.
+    /// By the name of a resource: on delta streams what comes after it as it is encoded, and is read as a part of it; in
+    /// the state of the world the resource in a wrapper, instead of what is encoded.
     additions: BTreeMap<Name, Vec<u8>>,
 }
 
@@ -60,11 +69,12 @@ impl Outgoing {
     pub(crate) fn encode(self, variant: Variant, control_plane: &str) -> Encoding {
         let type_url = self.type_.type_url().to_owned();
         let control_plane = Some(ControlPlane { identifier: control_plane.to_owned() });
+        let additions = self.additions(variant);
         let head = match variant {
             Variant::Delta => DeltaDiscoveryResponse {
                 system_version_info: self.version.to_string(),
                 type_url,
-                resources: self.unknown.iter().map(without_body).collect(),
+                resources: self.unknown.iter().map(without_body).chain(self.signs_of_life()).collect(),
                 removed_resources: self.removed.iter().map(Name::to_string).collect(),
                 nonce: self.nonce,
                 control_plane,
@@ -74,18 +84,47 @@ impl Outgoing {
             Variant::Sotw => DiscoveryResponse {
                 version_info: self.version.to_string(),
                 type_url,
+                resources: self.signs_of_life().map(|alive| any::pack(&alive)).collect(),
                 nonce: self.nonce,
                 control_plane,
                 ..Default::default()
             }
             .encode_to_vec(),
         };
-        let addition = |(name, aliases): (Name, Vec<Name>)| {
-            let aliases = aliases.iter().map(Name::to_string).collect();
-            (name, Resource { aliases, ..Default::default() }.encode_to_vec())
-        };
-        let additions = self.aliases.into_iter().map(addition).collect();
         Encoding { head, variant, resources: self.upserts.into_iter(), additions }
+    }
+
+    fn signs_of_life(&self) -> impl Iterator<Item = Resource> {
+        self.alive.iter().map(|resource| Resource {
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            ttl: resource.ttl().map(duration),
+            ..Default::default()
+        })
+    }
+
+    /// See [`Encoding::additions`].
+    fn additions(&self, variant: Variant) -> BTreeMap<Name, Vec<u8>> {
+        let addition = |resource: &Arc<VersionedResource>| {
+            let (ttl, aliases) = (resource.ttl().filter(|_| self.with_ttl), self.aliases.get(&resource.name));
+            if ttl.is_none() && aliases.is_none() {
+                return None;
+            }
+            let aliases = aliases.into_iter().flatten().map(Name::to_string).collect();
+            let added = Resource { ttl: ttl.map(duration), aliases, ..Default::default() }.encode_to_vec();
+            let bytes = match variant {
+                Variant::Delta => added,
+                Variant::Sotw => {
+                    let value = [resource.encoded_resource(), &added].concat();
+                    Any { type_url: Resource::type_url(), value }.encode_to_vec()
+                }
+            };
+            Some((resource.name.clone(), bytes))
+        };
+        if !self.with_ttl && self.aliases.is_empty() {
+            return BTreeMap::new();
+        }
+        self.upserts.iter().filter_map(addition).collect()
     }
 
     /// What the client gets over a delta stream.
@@ -101,6 +140,11 @@ impl Outgoing {
         let mut encoding = self.encode(Variant::Sotw, control_plane);
         DiscoveryResponse::decode(encoding.all()).expect("what is encoded is a response")
     }
+}
+
+fn duration(duration: Duration) -> ProtoDuration {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    ProtoDuration { seconds, nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default() }
 }
 
 /// How a client is told that there is nothing of this name.
@@ -137,6 +181,7 @@ impl Encoding {
     fn encoded<'a>(&self, resource: &'a VersionedResource) -> &'a [u8] {
         match self.variant {
             Variant::Delta => resource.encoded_resource(),
+            Variant::Sotw if self.additions.contains_key(&resource.name) => &[],
             Variant::Sotw => resource.encoded_body(),
         }
     }

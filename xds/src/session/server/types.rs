@@ -86,6 +86,8 @@ struct Flight {
     before: Option<Before>,
     /// There is more to tell after the answer.
     more: bool,
+    /// It says nothing new, and what was said before was refused.
+    still_refused: bool,
 }
 
 /// As the fields of [`TypeState`].
@@ -177,7 +179,10 @@ impl TypeState {
         }
         for (name, told) in &self.exceptions {
             match current.get(name) {
-                Some(resource) if told.version() == Some(resource.version) => {}
+                // What dies would not live longer for being known from an earlier stream.
+                Some(resource)
+                    if told.version() == Some(resource.version)
+                        && !(told.is_old() && resource.ttl().is_some()) => {}
                 Some(resource) => diff.upserts.push(resource.clone()),
                 None => match told {
                     Told::Is(_) | Told::Had(_) => diff.removed.push((name.clone(), told.clone())),
@@ -248,11 +253,27 @@ impl TypeState {
             exceptions: std::mem::replace(&mut self.exceptions, kept.into_iter().collect()),
         };
         let version = current.version();
+        let (before, still_refused) = (Some(before), false);
         self.progress =
-            Progress::Waiting(Flight { version, upserts, removed, before: Some(before), more: false });
+            Progress::Waiting(Flight { version, upserts, removed, before, more: false, still_refused });
         self.last_nonce = nonce.to_owned();
         self.sent_version = Some(version);
         self.owed = false;
+    }
+
+    /// Takes note of a response that goes out now and says nothing new; gives its version.
+    pub(super) fn said_alive(&mut self, nonce: &str, current: &TypeSnapshot) -> Version {
+        let version = self.sent_version.unwrap_or_else(|| current.version());
+        self.progress = Progress::Waiting(Flight {
+            version,
+            upserts: Vec::new(),
+            removed: Vec::new(),
+            before: None,
+            more: false,
+            still_refused: matches!(self.progress, Progress::Refused),
+        });
+        self.last_nonce = nonce.to_owned();
+        version
     }
 
     /// The client accepted the response that it was waiting for; false if there was none.
@@ -261,6 +282,10 @@ impl TypeState {
             return false;
         }
         let Progress::Waiting(flight) = std::mem::take(&mut self.progress) else { return false };
+        if flight.still_refused {
+            self.progress = Progress::Refused;
+            return true;
+        }
         self.acked_version = Some(flight.version);
         self.last_refusal = None;
         if !self.unaccepted.is_empty() || !self.refused.is_empty() {
@@ -466,6 +491,11 @@ impl TypeState {
         self.covers(name) && matches!(self.told(name), Told::Is(_) | Told::Had(_))
     }
 
+    /// Whether the client was told all of this.
+    pub(super) fn is_told(&self, current: &TypeSnapshot) -> bool {
+        self.exceptions.is_empty() && self.base.is_same(current)
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.progress, Progress::Waiting(_))
     }
@@ -576,6 +606,10 @@ impl Before {
 // === impl Told ===
 
 impl Told {
+    fn is_old(&self) -> bool {
+        matches!(self, Self::Had(_))
+    }
+
     fn of(name: &str, base: &TypeSnapshot, exceptions: &BTreeMap<Name, Self>) -> Self {
         match exceptions.get(name) {
             Some(told) => told.clone(),
