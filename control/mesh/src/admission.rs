@@ -16,7 +16,9 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use tokio::sync::watch;
 use weft_api::mesh::{ProxyId, XDS_AUDIENCE};
+use weft_discovery::model::{MeshState, PodId};
 use weft_kit::error::chain;
 use weft_xds::{
     pb::envoy::config::core::v3::Node,
@@ -34,12 +36,14 @@ const HELP: &str = "give a token as gRPC metadata \"authorization: Bearer TOKEN\
 const ADMINISTRATORS: [&str; 2] = ["system:masters", "weft:administrators"];
 const NODES: &str = "system:nodes";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// Lets in who has a token that the API server believes.
 pub(crate) struct ByToken {
     client: Client,
     reviews: Arc<Reviews<Known, Refusal>>,
+    state: watch::Receiver<Arc<MeshState>>,
 }
 
 /// Somebody whom the API server knows.
@@ -47,6 +51,8 @@ pub(crate) struct ByToken {
 struct Known {
     user: String,
     is: Standing,
+    /// Of the pod that the token is bound to.
+    pod_uid: Option<String>,
 }
 
 /// What matters about them here.
@@ -61,8 +67,9 @@ enum Standing {
 // === impl ByToken ===
 
 impl ByToken {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, reviews: Arc::new(Reviews::new()) }
+    /// A token that is bound to a pod is believed without another review only while the pod is in `state`.
+    pub(crate) fn new(client: Client, state: watch::Receiver<Arc<MeshState>>) -> Self {
+        Self { client, reviews: Arc::new(Reviews::new()), state }
     }
 }
 
@@ -74,11 +81,12 @@ impl Admission for ByToken {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim().to_owned()),
             Some(_) => Err(unknown("the authorization is no bearer token")),
         };
-        let (client, reviews) = (self.client.clone(), self.reviews.clone());
+        let (client, reviews, state) = (self.client.clone(), self.reviews.clone(), self.state.clone());
         async move {
             let token = token?;
+            let holds = |known: &Known| known.is_there(&state.borrow());
             let known: Arc<dyn Caller> =
-                reviews.review(&token, || who(client, token.clone()).boxed()).await?;
+                reviews.review(&token, holds, || who(client, token.clone()).boxed()).await?;
             Ok(known)
         }
         .boxed()
@@ -135,7 +143,14 @@ impl Known {
         } else {
             Standing::Other
         };
-        Self { user, is }
+        Self { user, is, pod_uid: first(POD_UID) }
+    }
+
+    /// Whether the pod that the token is bound to, if it is, is still there: its token ends with it.
+    fn is_there(&self, state: &MeshState) -> bool {
+        let Standing::Account { namespace, pod: Some(pod), .. } = &self.is else { return true };
+        let there = state.pods.get(&PodId::new(namespace, pod));
+        there.is_some_and(|pod| self.pod_uid.as_ref() == Some(&pod.uid))
     }
 
     /// In words, which proxies they may be.
@@ -193,7 +208,10 @@ impl Caller for Known {
 mod tests {
     use std::collections::BTreeMap;
 
+    use weft_discovery::model::Pod;
+
     use super::*;
+    use crate::catalog::tests::{pod, state};
 
     fn known(user: &str, groups: &[&str], extra: &[(&str, &str)]) -> Known {
         let extra: BTreeMap<_, _> =
@@ -239,6 +257,19 @@ mod tests {
             }
             assert_eq!(known.may_see_all().is_ok(), allowed.len() == ids.len());
         }
+    }
+
+    #[test]
+    fn a_token_that_is_bound_to_a_pod_ends_with_it() {
+        let account = "system:serviceaccount:default:cart";
+        let of_pod = known(account, &[], &[(POD_NAME, "cart-1"), (POD_UID, "uid-cart-1")]);
+        let now = |pods| state(Vec::new(), Vec::new(), pods);
+        let pod = pod("cart-1", "10.0.0.1", &[]);
+        assert!(of_pod.is_there(&now(vec![pod.clone()])));
+        let another = Pod { uid: "uid-of-another".to_owned(), ..pod };
+        assert!(!of_pod.is_there(&now(vec![another])), "of the same name");
+        assert!(!of_pod.is_there(&now(Vec::new())));
+        assert!(known(account, &[], &[]).is_there(&now(Vec::new())), "bound to no pod");
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
     }
     let lrs = LrsService::new(Arc::new(loads), config.load_interval, shutdown.clone());
     let admission: Option<Arc<dyn Admission>> =
-        if config.tokens { Some(Arc::new(ByToken::new(client))) } else { None };
+        if config.tokens { Some(Arc::new(ByToken::new(client, state.clone()))) } else { None };
     for (address, listener) in listeners {
         let listener = match &config.tls {
             None => Listener::Tcp(listener),

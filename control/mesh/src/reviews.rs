@@ -60,13 +60,15 @@ impl<K: Send + Sync + 'static, E: Clone + Send + Sync + 'static> Reviews<K, E> {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Who shows this token, asked with `ask` if it is not known.
+    /// Who shows this token, asked with `ask` if it is not known, or known of somebody who may have changed (`holds` is
+    /// false).
     pub(crate) async fn review(
         &self,
         token: &str,
+        holds: impl FnOnce(&K) -> bool,
         ask: impl FnOnce() -> BoxFuture<'static, Result<K, E>>,
     ) -> Result<Arc<K>, E> {
-        let review = match self.find_or_ask(token, ask) {
+        let review = match self.find_or_ask(token, holds, ask) {
             Ok(known) => return Ok(known),
             Err(review) => review,
         };
@@ -76,12 +78,15 @@ impl<K: Send + Sync + 'static, E: Clone + Send + Sync + 'static> Reviews<K, E> {
     fn find_or_ask(
         &self,
         token: &str,
+        holds: impl FnOnce(&K) -> bool,
         ask: impl FnOnce() -> BoxFuture<'static, Result<K, E>>,
     ) -> Result<Arc<K>, Review<K, E>> {
         let key = key(token);
         let mut inner = self.inner.lock();
         match inner.tokens.get(&key) {
-            Some(Token::Believed { known, until }) if Instant::now() < *until => return Ok(known.clone()),
+            Some(Token::Believed { known, until }) if Instant::now() < *until && holds(known) => {
+                return Ok(known.clone());
+            }
             Some(Token::Asked(review)) => {
                 if let Some(review) = review.upgrade() {
                     return Err(review);
@@ -175,10 +180,14 @@ mod tests {
         }
     }
 
+    fn holds(_known: &String) -> bool {
+        true
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_thousand_streams_with_one_token_are_one_review_for_two_minutes() {
         let (server, reviews) = (Server::default(), Reviews::new());
-        let thousand = || join_all((0..1000).map(|_| reviews.review("a", || server.ask("a"))));
+        let thousand = || join_all((0..1000).map(|_| reviews.review("a", holds, || server.ask("a"))));
         for answer in thousand().await {
             assert_eq!(answer.as_deref().map(String::as_str), Ok("a"));
         }
@@ -186,7 +195,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(119)).await;
         thousand().await;
         assert_eq!(server.asked(), 0);
-        assert_eq!(*reviews.review("b", || server.ask("b")).await.expect("known"), "b");
+        assert_eq!(*reviews.review("b", holds, || server.ask("b")).await.expect("known"), "b");
         assert_eq!(server.asked(), 1, "others are others");
         tokio::time::advance(Duration::from_secs(1)).await;
         thousand().await;
@@ -197,7 +206,7 @@ mod tests {
     async fn a_thousand_proxies_that_come_back_are_no_review() {
         let (server, reviews) = (Server::default(), Reviews::new());
         let tokens: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
-        let all = || join_all(tokens.iter().map(|token| reviews.review(token, || server.ask(token))));
+        let all = || join_all(tokens.iter().map(|token| reviews.review(token, holds, || server.ask(token))));
         all().await;
         assert_eq!(server.asked(), 1000);
         for _ in 0..10 {
@@ -212,7 +221,7 @@ mod tests {
     async fn a_refusal_is_shared_by_who_waits_for_it_and_not_remembered() {
         let (server, reviews) = (Server { refuses: true, ..Server::default() }, Reviews::new());
         for _ in 0..2 {
-            let answers = join_all((0..10).map(|_| reviews.review("a", || server.ask("a")))).await;
+            let answers = join_all((0..10).map(|_| reviews.review("a", holds, || server.ask("a")))).await;
             assert!(answers.iter().all(Result::is_err));
             assert_eq!(server.asked(), 1);
         }
@@ -220,14 +229,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_may_have_changed_is_asked_about_again() {
+        let (server, reviews) = (Server::default(), Reviews::new());
+        for (known_holds, asked) in [(true, 1), (true, 0), (false, 1), (true, 0)] {
+            reviews.review("a", |_| known_holds, || server.ask("a")).await.expect("known");
+            assert_eq!(server.asked(), asked);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_gives_up_leaves_nothing_and_holds_nobody_up() {
         let (server, reviews) = (Server::default(), Reviews::<String, String>::new());
-        let mut first = Box::pin(reviews.review("a", || server.ask("a")));
-        let second = reviews.review("a", || server.ask("a"));
+        let mut first = Box::pin(reviews.review("a", holds, || server.ask("a")));
+        let second = reviews.review("a", holds, || server.ask("a"));
         assert!(first.as_mut().now_or_never().is_none());
         drop(first);
         second.await.expect("known");
-        let given_up = reviews.review("b", || pending().boxed());
+        let given_up = reviews.review("b", holds, || pending().boxed());
         assert!(given_up.now_or_never().is_none());
         assert_eq!(reviews.inner.lock().tokens.len(), 1, "only what is known");
     }
@@ -237,16 +255,18 @@ mod tests {
         let reviews = Reviews::<usize, String>::new();
         for number in 0..=REMEMBERED {
             let known = async move { Ok(number) };
-            reviews.review(&number.to_string(), || known.boxed()).await.expect("known");
+            reviews.review(&number.to_string(), |_| true, || known.boxed()).await.expect("known");
         }
         let known = |number: usize| {
-            reviews.review(&number.to_string(), || async { Err("asked".into()) }.boxed()).now_or_never()
+            reviews
+                .review(&number.to_string(), |_| true, || async { Err("asked".into()) }.boxed())
+                .now_or_never()
         };
         assert_eq!(reviews.inner.lock().tokens.len(), REMEMBERED);
         assert_eq!(known(REMEMBERED).expect("at once").as_deref(), Ok(&REMEMBERED));
         assert!(known(0).expect("at once").is_err(), "it was asked about first");
         tokio::time::advance(BELIEVED_FOR).await;
-        reviews.review("new", || async { Ok(0) }.boxed()).await.expect("known");
+        reviews.review("new", |_| true, || async { Ok(0) }.boxed()).await.expect("known");
         assert_eq!(reviews.inner.lock().tokens.len(), 1, "what is over is forgotten");
     }
 }
