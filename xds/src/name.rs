@@ -4,7 +4,7 @@
 //! `xds.core.v3.ResourceLocator`. Two names are one if they differ only in the order of their context parameters, so that
 //! [`Display`](fmt::Display) gives the one form in which they are sorted.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
 const SCHEME: &str = "xdstp:";
 
@@ -47,6 +47,14 @@ impl ResourceName {
     /// Whether a name is meant to be a structured one.
     pub fn is_structured(name: &str) -> bool {
         name.starts_with(SCHEME)
+    }
+
+    /// The one form of a name; of names that are no structured ones, that is what they are.
+    pub fn canonical(name: &str) -> Cow<'_, str> {
+        if !Self::is_structured(name) {
+            return name.into();
+        }
+        name.parse::<Self>().map_or(name.into(), |name| name.to_string().into())
     }
 
     /// Whether it stands for all whose ids begin as it does, as `…/*` does.
@@ -172,6 +180,10 @@ mod tests {
         let (one, other) = (name("xdstp://a/b.C/d?x=1&y=2"), name("xdstp://a/b.C/d?y=2&x=1"));
         assert_eq!(one, other);
         assert_eq!(other.to_string(), "xdstp://a/b.C/d?x=1&y=2");
+        assert_eq!(ResourceName::canonical("xdstp://a/b.C/d?y=2&x=1"), other.to_string());
+        for other in ["b?y=2&x=1", "xdstp://a"] {
+            assert_eq!(ResourceName::canonical(other), other, "what is no such name stays");
+        }
         assert_ne!(one, name("xdstp://a/b.C/d?x=1"));
     }
 

@@ -1,11 +1,16 @@
 //! A persistent map of resources.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use xxhash_rust::xxh64::xxh64;
 
 use super::{Version, VersionedResource, versioned::compare};
-use crate::{pb::google::protobuf::Any, session::Name};
+use crate::{name::ResourceName, pb::google::protobuf::Any, session::Name};
 
 /// How many resources a bucket holds on average before there are twice as many buckets.
 const BUCKET_FULL: usize = 16;
@@ -113,12 +118,11 @@ impl Resources {
     /// Makes these the resources, some of which live for a time only; what is equal to what is there stays as it is, and
     /// is shared.
     pub fn replace(&mut self, bodies: &BTreeMap<String, Any>, ttl: impl Fn(&str) -> Option<Duration>) {
-        let gone: Vec<Name> = self
-            .iter()
-            .map(|known| &known.name)
-            .filter(|name| !bodies.contains_key(name.as_str()))
-            .cloned()
-            .collect();
+        let structured = bodies.keys().filter(|name| ResourceName::is_structured(name));
+        let structured: BTreeSet<_> = structured.map(|name| ResourceName::canonical(name)).collect();
+        let is_gone =
+            |name: &&Name| !bodies.contains_key(name.as_str()) && !structured.contains(name.as_str());
+        let gone: Vec<Name> = self.iter().map(|known| &known.name).filter(is_gone).cloned().collect();
         for name in gone {
             self.remove(&name);
         }

@@ -97,8 +97,9 @@ impl ServerSession {
             Arc::new(given.with_named(names))
         });
         if let Some(snapshot) = &self.snapshot {
-            let hosts = ResourceType::VirtualHost;
-            self.types[hosts.index()].reach(snapshot.get(hosts));
+            for type_ in ResourceType::ALL {
+                self.types[type_.index()].reach(type_, snapshot.get(type_));
+            }
         }
     }
 

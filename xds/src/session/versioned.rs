@@ -14,6 +14,7 @@ use prost::{
 use super::Version;
 use crate::{
     any, cause,
+    name::ResourceName,
     pb::{
         envoy::{
             config::{cluster::v3::Cluster, route::v3::VirtualHost},
@@ -33,7 +34,7 @@ const FIELD_RESOURCE: u32 = 2;
 /// A resource and its version, encoded once for all streams of both variants.
 #[derive(Debug)]
 pub struct VersionedResource {
-    /// Unique within its type.
+    /// Unique within its type. Of a structured one, the form in which its context parameters are sorted.
     pub name: Name,
     /// Digest of the body, and of how long it lives.
     pub version: Version,
@@ -75,6 +76,7 @@ impl VersionedResource {
     }
 
     fn encode(name: &str, body: &Any, at: Option<SystemTime>, ttl: Option<Duration>) -> Self {
+        let name = &*ResourceName::canonical(name);
         let version = ttl.map_or_else(|| Version::of_body(body), |ttl| Version::of_living(body, ttl));
         let head = Resource {
             name: name.to_owned(),

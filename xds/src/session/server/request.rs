@@ -2,6 +2,7 @@
 
 use super::{Refusal, ServerSession, subscription::Subscription};
 use crate::{
+    name::ResourceName,
     pb::{
         envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
         google::rpc::Status,
@@ -129,10 +130,11 @@ impl ServerSession {
     }
 
     fn name(&self, type_: ResourceType, name: String) -> Name {
+        let name = ResourceName::canonical(&name);
         let subscription = self.types[type_.index()].subscription.as_ref();
         let served = || Some(&self.snapshot.as_ref()?.get(type_).get(&name)?.name);
         let known = subscription.and_then(|subscription| subscription.find(&name)).or_else(served);
-        known.cloned().unwrap_or_else(|| name.into())
+        known.cloned().unwrap_or_else(|| Name::from(&*name))
     }
 
     fn answer(&mut self, type_: ResourceType, error: Option<Status>) -> Handled {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::session::{Change, Name, TypeSnapshot};
+use crate::{
+    name::ResourceName,
+    session::{Change, Name, TypeSnapshot},
+};
 
 /// What a client wants of a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub(super) struct Subscription {
     /// By name; also of resources that do not exist. Sorted, each once. There are thousands of them on thousands of
     /// streams, so that each takes one pointer to a name that all share.
     names: Arc<Vec<Name>>,
+    /// Whether one of the names stands for many.
+    globs: bool,
 }
 
 // === impl Subscription ===
@@ -21,7 +26,18 @@ impl Subscription {
         names.sort_unstable();
         names.dedup();
         names.shrink_to_fit();
-        Self { all, names: Arc::new(names) }
+        let globs = names.iter().any(|name| is_glob(name));
+        Self { all, names: Arc::new(names), globs }
+    }
+
+    /// Those of its names that stand for many.
+    pub(super) fn globs(&self) -> impl Iterator<Item = (&Name, ResourceName)> {
+        let names = if self.globs { self.names.as_slice() } else { &[] };
+        names.iter().filter(|name| is_glob(name)).filter_map(|name| Some((name, name.parse().ok()?)))
+    }
+
+    pub(super) fn has_globs(&self) -> bool {
+        self.globs
     }
 
     pub(super) fn all(&self) -> bool {
@@ -70,4 +86,9 @@ impl Subscription {
         let shared = |name: &Name| current.get(name).map_or(name, |resource| &resource.name).clone();
         self.names = Arc::new(self.names.iter().map(shared).collect());
     }
+}
+
+/// Cheap for names that are no structured ones.
+fn is_glob(name: &str) -> bool {
+    ResourceName::is_structured(name) && name.parse::<ResourceName>().is_ok_and(|name| name.is_glob())
 }

@@ -12,6 +12,7 @@ use super::{
     subscription::Subscription,
 };
 use crate::{
+    name::ResourceName,
     resource::{Rejected, ResourceType},
     session::{Change, Name, TypeSnapshot, Version, VersionedResource},
 };
@@ -34,8 +35,9 @@ pub(super) struct TypeState {
     /// What the client is known to have of a name where that is not what it was told last, because it refused that or
     /// its subscription changed before it answered. Only names in the scope of the subscription.
     unaccepted: BTreeMap<Name, Option<Version>>,
-    /// Virtual hosts that the client is told of because it asked for what they serve, with the names that it used; none
-    /// where it has it from an earlier stream.
+    /// Resources that the client is told of without having asked for them by their names, with the names that it used:
+    /// virtual hosts of which it knows what they serve, and what a glob stands for. No name where it has it from an
+    /// earlier stream.
     reached: BTreeMap<Name, BTreeSet<Name>>,
     /// What became of the last response.
     progress: Progress,
@@ -384,8 +386,39 @@ impl TypeState {
         self.refused.retain(|name, _| covers(name));
     }
 
-    /// Finds the virtual hosts that serve what the client asked for under names that are not theirs.
-    pub(super) fn reach(&mut self, current: &TypeSnapshot) {
+    /// Finds what the client asked for under names that are not those of resources.
+    pub(super) fn reach(&mut self, type_: ResourceType, current: &TypeSnapshot) {
+        if self.subscription.as_ref().is_some_and(Subscription::has_globs) {
+            self.reach_globs(current);
+        }
+        if type_ == ResourceType::VirtualHost {
+            self.reach_hosts(current);
+        }
+    }
+
+    fn reach_globs(&mut self, current: &TypeSnapshot) {
+        let Some(subscription) = self.subscription.clone() else { return };
+        let structured = current.iter().filter(|resource| ResourceName::is_structured(&resource.name));
+        let there: Vec<(&Name, ResourceName)> =
+            structured.filter_map(|resource| Some((&resource.name, resource.name.parse().ok()?))).collect();
+        for (asked, glob) in subscription.globs() {
+            let waits = matches!(self.told(asked), Told::Nothing);
+            for (name, _) in there.iter().filter(|(_, name)| glob.covers(name)) {
+                let new = self.reached.entry((*name).clone()).or_default().insert(asked.clone());
+                if (new || waits) && !matches!(self.told(name), Told::Had(_)) {
+                    self.forget(std::slice::from_ref(*name));
+                }
+            }
+            if waits {
+                // There may be nothing, which is an answer too.
+                self.owed = true;
+                self.exceptions.insert(asked.clone(), Told::Absent);
+            }
+        }
+    }
+
+    /// Finds the virtual hosts that serve what the client asked for.
+    fn reach_hosts(&mut self, current: &TypeSnapshot) {
         let Some(subscription) = &self.subscription else { return };
         let asked: Vec<_> =
             subscription.all_names().iter().filter(|name| current.get(name).is_none()).cloned().collect();
@@ -408,7 +441,7 @@ impl TypeState {
 
     /// The names by which the client asked for a resource, beside its own.
     pub(super) fn aliases(&self, name: &str) -> impl Iterator<Item = &Name> {
-        self.reached.get(name).into_iter().flatten()
+        self.reached.get(name).into_iter().flatten().filter(|asked| !ResourceName::is_structured(asked))
     }
 
     /// Whether the client asked for some resource by this name, which is not its own.
@@ -418,7 +451,8 @@ impl TypeState {
 
     /// What the client has from an earlier stream. To be told after it subscribed.
     pub(super) fn had(&mut self, type_: ResourceType, name: Name, version: &str) {
-        if type_ == ResourceType::VirtualHost && !self.covers(&name) {
+        let globs = self.subscription.as_ref().is_some_and(Subscription::has_globs);
+        if (globs || type_ == ResourceType::VirtualHost) && !self.covers(&name) {
             // Asked for by another name, then.
             self.reached.insert(name.clone(), BTreeSet::new());
         }

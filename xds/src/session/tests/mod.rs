@@ -7,6 +7,7 @@ mod lives;
 mod on_request;
 mod pair;
 mod server;
+mod structured;
 mod virtual_hosts;
 
 use std::{sync::Arc, time::Instant};
