@@ -1,11 +1,15 @@
 //! Who has what: `weft proxies` and `kubectl get proxies`; a bad wish is named on its Service and leaves the rest alone;
 //! and how long a change takes from its cause to its effect in a proxy.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{ChildStdout, Command},
+    time::timeout,
+};
 use weft_tests::{
     cluster::{self, Cluster, Runtime},
     http,
@@ -42,6 +46,26 @@ async fn propagation(url: &str) -> anyhow::Result<(f64, f64)> {
         line.with_context(|| format!("{url} has no {name}"))
     };
     Ok((value("weft_xds_propagation_seconds_count")?, value("weft_xds_propagation_seconds_sum")?))
+}
+
+/// Reads what a watch prints until it told `event` of so many proxies whose names begin with `start`.
+async fn told_of(
+    lines: &mut Lines<BufReader<ChildStdout>>,
+    event: &str,
+    start: &str,
+    number: usize,
+) -> anyhow::Result<()> {
+    let mut found = BTreeSet::new();
+    while found.len() < number {
+        let line = lines.next_line().await?.context("the watch ended")?;
+        let mut words = line.split_whitespace();
+        if words.next() == Some(event)
+            && let Some(name) = words.next().filter(|name| name.starts_with(start))
+        {
+            found.insert(name.to_owned());
+        }
+    }
+    Ok(())
 }
 
 async fn condition(kubectl: &Kubectl, status: &str) -> anyhow::Result<Value> {
@@ -120,10 +144,14 @@ async fn proxies_are_listed_a_bad_route_is_named_and_changes_are_measured_to_the
     condition(&kubectl, "True").await?;
     proxies_say(&cluster, "REFUSED", false).await?;
 
-    // From cause to effect, as the gateway measures it.
+    // From cause to effect, as the gateway measures it; and who comes and goes, as a watch tells it.
+    let mut watch = kubectl.spawn(&["get", "proxies", "-w", "--output-watch-events"])?;
+    let mut told = BufReader::new(watch.stdout.take().context("a pipe")?).lines();
     let admin = cluster.status("gateway")?;
     let (mut seen, mut sum) = propagation(&admin).await?;
-    for (what, replicas) in [("pods become ready", "6"), ("pods terminate", "2")] {
+    for (what, replicas, event, number) in
+        [("pods become ready", "6", "ADDED", 6), ("pods terminate", "2", "DELETED", 4)]
+    {
         kubectl.run(&["scale", "deployment", "web", "--replicas", replicas]).await?;
         kubectl.run(&["rollout", "status", "deployment", "web"]).await?;
         let (count, total) = wait_for(&format!("{what}: it is measured"), LONG, || async {
@@ -135,7 +163,10 @@ async fn proxies_are_listed_a_bad_route_is_named_and_changes_are_measured_to_the
         measured!("{what}: {} changes, from cause to effect {:.1} ms on average", count - seen, mean * 1e3);
         ensure!(mean < BOUND.as_secs_f64(), "{what}: {mean} s");
         (seen, sum) = (count, total);
+        let watched = timeout(LONG, told_of(&mut told, event, "sidecar~default~web-", number)).await;
+        watched.with_context(|| format!("{what}: the watch does not tell of it"))??;
     }
+    watch.start_kill()?;
     // Each pod that went was known by every proxy to go before it was told to end.
     let events = kubectl.run(&["get", "events"]).await?;
     ensure!(events.contains("Killing") && !events.contains("StillInRotation"), "{events}");

@@ -80,6 +80,7 @@ pub struct Mesh {
     state: watch::Receiver<Arc<MeshState>>,
     cache: SnapshotCache,
     metrics: MetricsService,
+    proxies: AggregatedApi<ProxiesService>,
     tasks: JoinSet<()>,
 }
 
@@ -161,7 +162,8 @@ pub async fn start(client: Client, config: Config, shutdown: CancellationToken) 
         });
         info!(%address, "serving proxies");
     }
-    Ok(Mesh { addresses, state, cache, metrics, tasks })
+    let proxies = proxies_api::api(&cache, shutdown);
+    Ok(Mesh { addresses, state, cache, metrics, proxies, tasks })
 }
 
 // === impl Config ===
@@ -205,7 +207,7 @@ impl Mesh {
 
     /// The API of the proxies, to be served beside.
     pub fn proxies_api(&self) -> AggregatedApi<ProxiesService> {
-        proxies_api::api(&self.cache)
+        self.proxies.clone()
     }
 
     /// Returns when everything has ended, which it does after the shutdown.

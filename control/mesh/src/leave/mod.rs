@@ -197,8 +197,8 @@ fn condition(verdict: &Verdict, now: Timestamp) -> Value {
         Verdict::Behind(proxies) => {
             let shown: Vec<&str> = proxies.iter().take(10).map(String::as_str).collect();
             let more = if proxies.len() > shown.len() { ", …" } else { "" };
-            let number = proxies.len();
-            let message = format!("{number} proxies may still use this pod: {}{more}", shown.join(", "));
+            let (number, noun) = (proxies.len(), if proxies.len() == 1 { "proxy" } else { "proxies" });
+            let message = format!("{number} {noun} may still use this pod: {}{more}", shown.join(", "));
             ("False", "NotAcknowledged", message)
         }
     };

@@ -157,7 +157,7 @@ fn who_keeps_a_pod_waiting_is_named_after_a_while() {
     let behind = Verdict::Behind(vec!["gateway~~n1".into()]);
     assert_eq!(test.look(), [("web-1".to_owned(), behind)]);
     let condition = condition(&Verdict::Behind(vec!["gateway~~n1".into()]), Timestamp::UNIX_EPOCH);
-    assert_eq!(condition["message"], "1 proxies may still use this pod: gateway~~n1");
+    assert_eq!(condition["message"], "1 proxy may still use this pod: gateway~~n1");
     assert_eq!(test.look(), [], "once");
     test.all_acknowledge(version);
     assert_eq!(test.look(), out("web-1"));

@@ -17,8 +17,8 @@ use weft_xds::{
 
 use super::{GROUP, VERSION};
 
-/// The object; with its resources where the books have them.
-pub(super) fn proxy(books: &ProxyBooks) -> Value {
+/// The object, of which `revision` is the last change; with its resources where the books have them.
+pub(super) fn proxy(books: &ProxyBooks, revision: u64) -> Value {
     let ProxyBooks { node, connected_at, variant, unanswered_for, types, resources } = books;
     let connected = time(*connected_at);
     let (client, version) = client(node);
@@ -26,7 +26,8 @@ pub(super) fn proxy(books: &ProxyBooks) -> Value {
     let mut object = json!({
         "kind": "Proxy",
         "apiVersion": format!("{GROUP}/{VERSION}"),
-        "metadata": { "name": node.id, "creationTimestamp": whole_seconds(*connected_at) },
+        "metadata": { "name": node.id, "creationTimestamp": whole_seconds(*connected_at),
+                      "resourceVersion": revision.to_string() },
         "status": {
             "pod": pod(node),
             "node": place(node),

@@ -2,41 +2,47 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use weft_api::status::Status;
 use weft_xds::server::SnapshotCache;
 
-use super::{
-    GROUP, VERSION, object,
-    table::{self, Include},
-};
+use super::{GROUP, VERSION, feed::Feed, object, params::Params, table, watch::Watch};
 use crate::metrics_api::{AggregatedApi, ApiResource};
+
+/// The body of an answer; that of a watch goes on for as long as it is to.
+pub type ProxiesBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A [`tower::Service`] that answers requests about proxies; clones share everything.
 #[derive(Clone)]
 pub struct ProxiesService {
     cache: SnapshotCache,
+    feed: Arc<Feed>,
+    shutdown: CancellationToken,
 }
 
-/// The API group, answered from `cache`.
-pub fn api(cache: &SnapshotCache) -> AggregatedApi<ProxiesService> {
+/// The API group, answered from `cache`; watches end with `shutdown`. The versions of two are not the same: there is to be
+/// one for each control.
+pub fn api(cache: &SnapshotCache, shutdown: CancellationToken) -> AggregatedApi<ProxiesService> {
     let resource = ApiResource {
         name: "proxies".to_owned(),
         singular: "proxy",
         kind: "Proxy",
         namespaced: false,
-        verbs: &["get", "list"],
+        verbs: &["get", "list", "watch"],
     };
-    let service = ProxiesService { cache: cache.clone() };
+    let source = cache.clone();
+    let feed = Arc::new(Feed::new(move || source.all_books()));
+    let service = ProxiesService { cache: cache.clone(), feed, shutdown };
     AggregatedApi { group: GROUP, version: VERSION, resources: vec![resource], service }
 }
 
@@ -50,9 +56,9 @@ impl ProxiesService {
         path: &str,
         query: Option<&str>,
         headers: &HeaderMap,
-    ) -> Response<Full<Bytes>> {
-        match self.value(method, path, query, headers) {
-            Ok(value) => respond(StatusCode::OK, &value),
+    ) -> Response<ProxiesBody> {
+        match self.try_answer(method, path, query, headers) {
+            Ok(response) => response,
             Err(status) => {
                 let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 respond(code, &status.to_json())
@@ -60,43 +66,57 @@ impl ProxiesService {
         }
     }
 
-    fn value(
+    fn try_answer(
         &self,
         method: &Method,
         path: &str,
         query: Option<&str>,
         headers: &HeaderMap,
-    ) -> Result<Value, Status> {
+    ) -> Result<Response<ProxiesBody>, Status> {
         if method != Method::GET {
             let message = "the server does not allow this method on the requested resource";
             return Err(Status::new(405, "MethodNotAllowed", message));
         }
         let name = asked(path)?;
         let form = table_version(headers);
-        let include = include(query)?;
-        let now = SystemTime::now();
-        match (name, form) {
-            (None, None) => {
-                let items: Vec<Value> = self.cache.all_books().iter().map(object::proxy).collect();
-                Ok(json!({ "kind": "ProxyList", "apiVersion": format!("{GROUP}/{VERSION}"), "metadata": {},
-                           "items": items }))
+        let params = Params::parse(query)?;
+        if params.watch && name.is_none() {
+            let watch = Watch::new(self.feed.clone(), params, form, self.shutdown.clone())?;
+            return Ok(json_response(StatusCode::OK, StreamBody::new(watch.frames()).boxed_unsync()));
+        }
+        let value = match name {
+            None => {
+                let (mut proxies, revision) = self.feed.list();
+                proxies.retain(|(books, _)| params.selection.selects(&books.node.id));
+                match form {
+                    Some(version) => table::table(version, &proxies, revision, params.include, true),
+                    None => {
+                        let items = proxies.iter().map(|(books, changed)| object::proxy(books, *changed));
+                        json!({ "kind": "ProxyList", "apiVersion": format!("{GROUP}/{VERSION}"),
+                                "metadata": { "resourceVersion": revision.to_string() },
+                                "items": items.collect::<Vec<Value>>() })
+                    }
+                }
             }
-            (None, Some(version)) => Ok(table::table(version, &self.cache.all_books(), include, now)),
-            (Some(name), form) => {
+            Some(name) => {
                 let books = self.cache.books(&name).ok_or_else(|| {
                     Status::new(404, "NotFound", format!("proxies.{GROUP} \"{name}\" not found"))
                 })?;
-                Ok(match form {
-                    None => object::proxy(&books),
-                    Some(version) => table::table(version, &[books], include, now),
-                })
+                let changed = self.feed.revision_of(&name);
+                match form {
+                    None => object::proxy(&books, changed),
+                    Some(version) => {
+                        table::table(version, &[(books, changed)], changed, params.include, true)
+                    }
+                }
             }
-        }
+        };
+        Ok(respond(StatusCode::OK, &value))
     }
 }
 
 impl<B: Send + 'static> tower::Service<Request<B>> for ProxiesService {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<ProxiesBody>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
@@ -149,20 +169,12 @@ fn table_version(headers: &HeaderMap) -> Option<&'static str> {
     first.flatten()
 }
 
-fn include(query: Option<&str>) -> Result<Include, Status> {
-    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    match pairs.find(|(key, _)| *key == "includeObject").map(|(_, value)| value) {
-        None | Some("Metadata") => Ok(Include::Metadata),
-        Some("None") => Ok(Include::Nothing),
-        Some("Object") => Ok(Include::Object),
-        Some(other) => Err(Status::bad_request(format!(
-            "invalid includeObject value: {other:?}, must be None, Metadata or Object"
-        ))),
-    }
+fn respond(code: StatusCode, value: &Value) -> Response<ProxiesBody> {
+    json_response(code, Full::new(Bytes::from(value.to_string())).boxed_unsync())
 }
 
-fn respond(code: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+fn json_response(code: StatusCode, body: ProxiesBody) -> Response<ProxiesBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response

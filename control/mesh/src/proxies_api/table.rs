@@ -22,10 +22,18 @@ pub(super) enum Include {
     Object,
 }
 
-pub(super) fn table(version: &str, proxies: &[ProxyBooks], include: Include, now: SystemTime) -> Value {
+/// A table as of `revision`; each proxy comes with the revision of its last change.
+pub(super) fn table(
+    version: &str,
+    proxies: &[(ProxyBooks, u64)],
+    revision: u64,
+    include: Include,
+    with_columns: bool,
+) -> Value {
+    let now = SystemTime::now();
     let rows: Vec<Value> = proxies
         .iter()
-        .map(|books| {
+        .map(|(books, changed)| {
             let mut row = json!({ "cells": cells(books, now) });
             match include {
                 Include::Nothing => {}
@@ -33,10 +41,10 @@ pub(super) fn table(version: &str, proxies: &[ProxyBooks], include: Include, now
                     row["object"] = json!({
                         "kind": "PartialObjectMetadata",
                         "apiVersion": format!("meta.k8s.io/{version}"),
-                        "metadata": object::proxy(books)["metadata"],
+                        "metadata": object::proxy(books, *changed)["metadata"],
                     });
                 }
-                Include::Object => row["object"] = object::proxy(books),
+                Include::Object => row["object"] = object::proxy(books, *changed),
             }
             row
         })
@@ -44,8 +52,8 @@ pub(super) fn table(version: &str, proxies: &[ProxyBooks], include: Include, now
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": {},
-        "columnDefinitions": columns(),
+        "metadata": { "resourceVersion": revision.to_string() },
+        "columnDefinitions": if with_columns { columns() } else { Vec::new() },
         "rows": rows,
     })
 }

@@ -4,20 +4,17 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use weft_apiserver::{AggregatedResource, ApiServer, Body};
 use weft_mesh::metrics_api::AggregatedApi;
 
 /// Hands the requests of one API group to the mesh control. Each side has its own words for the same thing, since
 /// neither crate knows the other.
-pub(super) fn aggregate<S>(api: &ApiServer, aggregated: AggregatedApi<S>)
+pub(super) fn aggregate<S, B>(api: &ApiServer, aggregated: AggregatedApi<S>)
 where
-    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    B: BodyExt<Data = Bytes, Error = Infallible> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let resources = aggregated
@@ -32,7 +29,7 @@ where
         })
         .collect();
     let service = ServiceExt::<Request<Body>>::map_response(aggregated.service, |response| {
-        response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+        response.map(|body: B| body.map_err(|never| match never {}).boxed_unsync())
     });
     api.aggregate(aggregated.group, aggregated.version, resources, BoxCloneSyncService::new(service));
 }
