@@ -33,7 +33,7 @@ use crate::{
         ConfigError, Path,
         bootstrap::{self, Settings},
         files::Files,
-        last_good::{self, LastGood},
+        last_good::{self, LastGood, Origin},
         servers::ServerRef,
         source::Source,
         state::{State, Which, on_demand},
@@ -157,7 +157,7 @@ impl Server {
         state.lock().incremental =
             settings.ads.as_ref().is_some_and(|(_, protocol)| *protocol == Protocol::Delta);
         put_static(&mut state.lock(), &settings).map_err(StartError::Config)?;
-        if let Some(directory) = options.last_good.filter(|_| settings.ads.is_some()) {
+        if let Some(directory) = options.last_good {
             state.lock().last_good = Some(Arc::new(LastGood::new(directory, settings.node.id.clone())));
         }
         let mut files = Files::new(Arc::clone(&state));
@@ -319,6 +319,10 @@ impl Server {
             );
             self.background.spawn(admin::serve(socket, Arc::new(admin), self.shutdown.clone()));
         }
+        let last_good = self.state.lock().last_good.clone();
+        if let Some(last_good) = &last_good {
+            self.background.spawn(Arc::clone(last_good).run(Arc::clone(&self.state)));
+        }
         if let Some((server, protocol)) = &settings.ads {
             let mut config = ClientConfig::new(server.address.clone(), settings.node.clone());
             config.secure = secured(&self.state, server);
@@ -331,11 +335,7 @@ impl Server {
                 config.node.client_features.push(FEATURE_ON_DEMAND.to_owned());
             }
             config.wanted_changed = Arc::clone(&self.state.lock().wanted_changed);
-            let last_good = self.state.lock().last_good.clone();
-            if let Some(last_good) = &last_good {
-                config.resume_after = Some(last_good::PATIENCE);
-                self.background.spawn(Arc::clone(last_good).run(Arc::clone(&self.state)));
-            }
+            config.resume_after = last_good.is_some().then_some(last_good::PATIENCE);
             let sink = Sink { state: Arc::clone(&self.state), last_good };
             self.background.spawn(weft_xds::client::run(config, sink, self.shutdown.clone()));
         }
@@ -422,7 +422,7 @@ impl ConfigSink for Sink {
             .filter_map(|resource| Some((resource.name.clone(), resource.caused_at?)))
             .collect();
         let mut state = self.state.lock();
-        let applied = state.apply(update);
+        let applied = state.apply_from(&Origin { type_: update.type_, server: None }, update);
         let refused = applied.as_ref().err().map(Vec::as_slice).unwrap_or_default();
         let now = SystemTime::now();
         for (name, caused_at) in causes {
@@ -445,7 +445,7 @@ impl ConfigSink for Sink {
         self.state.lock().updates.connected = connected;
         tracing::info!(connected, "control plane");
         if let Some(last_good) = self.last_good.as_ref().filter(|_| connected) {
-            last_good.reached();
+            last_good.reached(None);
         }
     }
 
@@ -454,6 +454,6 @@ impl ConfigSink for Sink {
     }
 
     fn resume(&mut self) -> Vec<ResourceUpdate> {
-        self.last_good.as_ref().map(|last_good| last_good.resume(&self.state)).unwrap_or_default()
+        self.last_good.as_ref().map(|last_good| last_good.resume(&self.state, None)).unwrap_or_default()
     }
 }

@@ -15,8 +15,8 @@ use weft_xds::{
 };
 
 use crate::config::{
+    last_good::{self, LastGood, Origin},
     servers::{Means, ServerRef, ServerSource},
-    source::Source,
     state::State,
 };
 
@@ -46,6 +46,7 @@ struct Sink {
     state: Arc<Mutex<State>>,
     server: ServerSource,
     type_: ResourceType,
+    last_good: Option<Arc<LastGood>>,
 }
 
 // === impl Sources ===
@@ -88,7 +89,9 @@ impl Sources {
 
     fn start(&mut self, server: &ServerSource, type_: ResourceType) -> Session {
         let (stop, wanted_changed) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let sink = Sink { state: Arc::clone(&self.state), server: server.clone(), type_ };
+        let last_good = self.state.lock().last_good.clone();
+        let resume_after = last_good.is_some().then_some(last_good::PATIENCE);
+        let sink = Sink { state: Arc::clone(&self.state), server: server.clone(), type_, last_good };
         let address = server.server.address.clone();
         let secure = (self.tls)(&server.server);
         match server.means {
@@ -101,6 +104,7 @@ impl Sources {
                 config.requests_delayed = Arc::clone(&self.state.lock().updates.requests_delayed);
                 config.protocol = protocol;
                 config.service = Service::Only(type_);
+                config.resume_after = resume_after;
                 config.wanted_changed = Arc::clone(&wanted_changed);
                 self.tasks.spawn(run(config, sink, stop.clone()));
             }
@@ -113,6 +117,7 @@ impl Sources {
                     type_,
                     every,
                     timeout,
+                    resume: resume_after.is_some(),
                     wanted_changed: Arc::clone(&wanted_changed),
                 };
                 self.tasks.spawn(poll(config, sink, stop.clone()));
@@ -126,34 +131,9 @@ impl Sources {
 // === impl Sink ===
 
 impl ConfigSink for Sink {
-    fn apply(&mut self, mut update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
-        // Clusters, listeners and scopes have one source each.
-        if self.type_.is_wildcard_by_default() {
-            return self.state.lock().apply(update);
-        }
-        let source = Source::Server(self.server.clone());
-        let names: BTreeMap<String, String> = update
-            .upserts
-            .iter()
-            .map(|resource| &resource.name)
-            .chain(&update.removed)
-            .map(|name| (source.key(name), name.clone()))
-            .collect();
-        for resource in &mut update.upserts {
-            resource.name = source.key(&resource.name);
-        }
-        for name in &mut update.removed {
-            *name = source.key(name);
-        }
-        let verdict = self.state.lock().apply(update);
-        verdict.map_err(|mut rejected| {
-            for rejected in &mut rejected {
-                if let Some(name) = names.get(&rejected.name) {
-                    rejected.name.clone_from(name);
-                }
-            }
-            rejected
-        })
+    fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
+        let origin = Origin { type_: self.type_, server: Some(self.server.clone()) };
+        self.state.lock().apply_from(&origin, update)
     }
 
     fn wanted(&self) -> Subscriptions {
@@ -166,9 +146,17 @@ impl ConfigSink for Sink {
 
     fn connected(&mut self, connected: bool) {
         tracing::info!(connected, server = self.server.label(), type_ = %self.type_, "control plane");
+        if let Some(last_good) = self.last_good.as_ref().filter(|_| connected) {
+            last_good.reached(Some((&self.server, self.type_)));
+        }
     }
 
     fn refused(&mut self, type_: ResourceType) {
         self.state.lock().updates.rejected(type_);
+    }
+
+    fn resume(&mut self) -> Vec<ResourceUpdate> {
+        let server = Some((&self.server, self.type_));
+        self.last_good.as_ref().map(|last_good| last_good.resume(&self.state, server)).unwrap_or_default()
     }
 }

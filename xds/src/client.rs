@@ -121,7 +121,8 @@ pub trait ConfigSink: Send {
     fn refused(&mut self, _type: ResourceType) {}
 
     /// Puts in force what an earlier run kept, and tells what of it now is: one update for each type. Called at most
-    /// once, before the first [`apply`](Self::apply), and only if [`ClientConfig::resume_after`] is given.
+    /// once, before the first [`apply`](Self::apply), and only if [`ClientConfig::resume_after`] or
+    /// [`PollConfig::resume`] says so.
     fn resume(&mut self) -> Vec<ResourceUpdate> {
         Vec::new()
     }

@@ -48,6 +48,9 @@ struct Header {
     program: String,
     node: String,
     type_url: String,
+    /// Who gave it; empty for the aggregated stream.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    server: String,
     /// Of what follows the line.
     length: usize,
     /// Over the fields before and what follows the line.
@@ -57,8 +60,9 @@ struct Header {
 const FORMAT: u32 = 1;
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
-/// The file's content: all of a type that is in force at the node of this id.
-pub fn write(kept: &ResourceUpdate, node: &str) -> Vec<u8> {
+/// The file's content: all of a type that is in force at the node of this id, and came from this server, which is empty for
+/// the aggregated stream.
+pub fn write(kept: &ResourceUpdate, node: &str, server: &str) -> Vec<u8> {
     let wrapped = |resource: &Resource| Wrapped {
         name: resource.name.clone(),
         version: resource.version.clone(),
@@ -77,6 +81,7 @@ pub fn write(kept: &ResourceUpdate, node: &str) -> Vec<u8> {
         program: PROGRAM.to_owned(),
         node: node.to_owned(),
         type_url: kept.type_.type_url().to_owned(),
+        server: server.to_owned(),
         length: body.len(),
         xxh64: String::new(),
     };
@@ -87,8 +92,8 @@ pub fn write(kept: &ResourceUpdate, node: &str) -> Vec<u8> {
     file
 }
 
-/// What a file holds that must be of this type and node.
-pub fn read(type_: ResourceType, node: &str, file: &[u8]) -> Result<ResourceUpdate, KeptError> {
+/// What a file holds that must be of this type, node and server.
+pub fn read(type_: ResourceType, node: &str, server: &str, file: &[u8]) -> Result<ResourceUpdate, KeptError> {
     let end = file.iter().position(|byte| *byte == b'\n').ok_or(KeptError::Header(None))?;
     let (line, body) = (&file[..end], &file[end + 1..]);
     let header: Header = serde_json::from_slice(line).map_err(|error| KeptError::Header(Some(error)))?;
@@ -98,7 +103,8 @@ pub fn read(type_: ResourceType, node: &str, file: &[u8]) -> Result<ResourceUpda
     if header.length != body.len() || header.xxh64 != header.digest(body) {
         return Err(KeptError::Damaged);
     }
-    for (found, expected) in [(&header.node, node), (&header.type_url, type_.type_url())] {
+    let is = [(&header.node, node), (&header.type_url, type_.type_url()), (&header.server, server)];
+    for (found, expected) in is {
         if found != expected {
             return Err(KeptError::Other { found: found.clone(), expected: expected.to_owned() });
         }
@@ -124,7 +130,9 @@ pub fn read(type_: ResourceType, node: &str, file: &[u8]) -> Result<ResourceUpda
 impl Header {
     fn digest(&self, body: &[u8]) -> String {
         let mut hasher = Xxh64::new(u64::from(self.format));
-        for field in [&self.program, &self.node, &self.type_url] {
+        // As it was before there were others than the aggregated stream.
+        let server = Some(&self.server).filter(|server| !server.is_empty());
+        for field in [&self.program, &self.node, &self.type_url].into_iter().chain(server) {
             hasher.update(field.as_bytes());
             hasher.update(b"\n");
         }
@@ -154,49 +162,70 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let file = write(&kept(), "one");
-        assert_eq!(read(TYPE, "one", &file).expect("good"), kept());
+        let file = write(&kept(), "one", "");
+        assert_eq!(read(TYPE, "one", "", &file).expect("good"), kept());
         let line = String::from_utf8_lossy(&file).lines().next().expect("a line").to_owned();
         assert!(line.contains(r#""format":1"#) && line.contains(r#""node":"one""#), "{line}");
     }
 
     #[test]
+    fn a_file_of_another_server_is_not_used() {
+        let file = write(&kept(), "one", "a");
+        assert_eq!(read(TYPE, "one", "a", &file).expect("good"), kept());
+        assert!(matches!(read(TYPE, "one", "b", &file), Err(KeptError::Other { .. })));
+        assert!(matches!(read(TYPE, "one", "", &file), Err(KeptError::Other { .. })));
+        for bit in 0..file.len() * 8 {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                read(TYPE, "one", "a", &flipped).is_err(),
+                "bit {bit}: {}",
+                String::from_utf8_lossy(&flipped)
+            );
+        }
+    }
+
+    #[test]
     fn every_cut_and_every_flipped_bit_is_noticed() {
-        let file = write(&kept(), "one");
+        let file = write(&kept(), "one", "");
         for length in 0..file.len() {
-            assert!(read(TYPE, "one", &file[..length]).is_err(), "cut at {length}");
+            assert!(read(TYPE, "one", "", &file[..length]).is_err(), "cut at {length}");
         }
         for bit in 0..file.len() * 8 {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             // The letters of a field's name may be of either case for nobody: each flip is an error.
-            assert!(read(TYPE, "one", &flipped).is_err(), "bit {bit}: {}", String::from_utf8_lossy(&flipped));
+            assert!(
+                read(TYPE, "one", "", &flipped).is_err(),
+                "bit {bit}: {}",
+                String::from_utf8_lossy(&flipped)
+            );
         }
     }
 
     #[test]
     fn a_file_of_another_node_type_or_format_is_not_used() {
-        let file = write(&kept(), "one");
-        assert!(matches!(read(TYPE, "two", &file), Err(KeptError::Other { .. })));
-        assert!(matches!(read(ResourceType::Listener, "one", &file), Err(KeptError::Other { .. })));
+        let file = write(&kept(), "one", "");
+        assert!(matches!(read(TYPE, "two", "", &file), Err(KeptError::Other { .. })));
+        assert!(matches!(read(ResourceType::Listener, "one", "", &file), Err(KeptError::Other { .. })));
         let text = |text: &str| text.as_bytes().to_vec();
-        assert!(matches!(read(TYPE, "one", b""), Err(KeptError::Header(None))));
-        assert!(matches!(read(TYPE, "one", &text("{}\n")), Err(KeptError::Header(Some(_)))));
+        assert!(matches!(read(TYPE, "one", "", b""), Err(KeptError::Header(None))));
+        assert!(matches!(read(TYPE, "one", "", &text("{}\n")), Err(KeptError::Header(Some(_)))));
         let end = file.iter().position(|byte| *byte == b'\n').expect("a line");
         let later = String::from_utf8_lossy(&file[..end]).replace("\"format\":1", "\"format\":2");
         let later = [later.as_bytes(), &file[end..]].concat();
-        assert!(matches!(read(TYPE, "one", &later), Err(KeptError::Format(2))));
+        assert!(matches!(read(TYPE, "one", "", &later), Err(KeptError::Format(2))));
     }
 
     #[test]
     fn what_another_version_of_the_program_kept_has_no_versions() {
-        let file = write(&kept(), "one");
+        let file = write(&kept(), "one", "");
         let end = file.iter().position(|byte| *byte == b'\n').expect("a line");
         let mut header: Header = serde_json::from_slice(&file[..end]).expect("ours");
         header.program = "0.0.1".into();
         header.xxh64 = header.digest(&file[end + 1..]);
         let line = serde_json::to_vec(&header).expect("JSON");
-        let got = read(TYPE, "one", &[&line, &file[end..]].concat()).expect("good");
+        let got = read(TYPE, "one", "", &[&line, &file[end..]].concat()).expect("good");
         assert_eq!((got.version.as_str(), got.upserts.len()), ("", 2));
         assert!(got.upserts.iter().all(|resource| resource.version.is_empty()));
     }

@@ -6,7 +6,7 @@
 //! * Changes are written together, every other second at most, and never by a thread that carries traffic.
 //!
 //! # Caveats
-//! * Each type has a file of its own, so that a change of endpoints writes no clusters. If the machine stops between two
+//! * Each type of each server has a file of its own, so that a change of endpoints writes no clusters. If the machine stops between two
 //!   files, they are of different moments; what then refers to nothing waits for the control plane.
 //! * Keys of certificates that came over SDS are among what is kept. Only the proxy's own user may read it.
 
@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use weft_kit::error::chain;
 use weft_xds::{ResourceType, ResourceUpdate, kept};
 
-use super::state::State;
+use super::{servers::ServerSource, state::State};
 
 /// A directory with what is in force, and what is known of it.
 #[derive(Debug)]
@@ -37,14 +37,22 @@ pub(crate) struct LastGood {
     directory: PathBuf,
     /// The proxy's id: another's files are not used.
     node: String,
-    /// Types of which the disk does not have what is in force.
-    changed: Mutex<BTreeSet<ResourceType>>,
+    /// Of what the disk does not have what is in force.
+    changed: Mutex<BTreeSet<Origin>>,
     change: Notify,
     /// Held while files are written, so that an older state never replaces a younger one.
     writing: Mutex<()>,
-    /// What is in force came from disk, and the control plane was not reached since.
-    in_force: AtomicBool,
+    /// What is in force from disk, while who gave it was not reached since.
+    in_force: Mutex<BTreeSet<Origin>>,
     pub(crate) counts: Counts,
+}
+
+/// What a file is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    pub(crate) type_: ResourceType,
+    /// `None` for the aggregated stream.
+    pub(crate) server: Option<ServerSource>,
 }
 
 /// How often what happened.
@@ -67,6 +75,8 @@ const ORDER: [ResourceType; ResourceType::ALL.len()] = [
     ResourceType::VirtualHost,
     ResourceType::Secret,
 ];
+/// How the names of files end.
+const ENDING: &str = ".last-good";
 /// How long changes are gathered: a configuration that comes in pieces is written once.
 const GATHER: Duration = Duration::from_millis(500);
 /// How long the disk is left alone after a write: endpoints may change all the time, of all proxies of a machine.
@@ -75,6 +85,15 @@ const REST: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(30);
 /// Control has this long for its first word; a restart of it takes less.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+// === impl Origin ===
+
+impl Origin {
+    /// Tells the server from others; empty for the aggregated stream.
+    fn label(&self) -> String {
+        self.server.as_ref().map(ServerSource::label).unwrap_or_default()
+    }
+}
 
 // === impl LastGood ===
 
@@ -86,22 +105,24 @@ impl LastGood {
             changed: Mutex::default(),
             change: Notify::new(),
             writing: Mutex::default(),
-            in_force: AtomicBool::new(false),
+            in_force: Mutex::default(),
             counts: Counts::default(),
         }
     }
 
-    /// Something of this type came into force or left it.
-    pub(crate) fn changed(&self, type_: ResourceType) {
-        self.changed.lock().insert(type_);
+    /// Something of this came into force or left it.
+    pub(crate) fn changed(&self, origin: Origin) {
+        self.changed.lock().insert(origin);
         self.change.notify_one();
     }
 
-    /// What an earlier run kept, in the order in which it is to be put in force.
-    pub(crate) fn read(&self) -> Vec<ResourceUpdate> {
+    /// What an earlier run kept of what came over the aggregated stream, or from a server that is asked for one type
+    /// alone, in the order in which it is to be put in force.
+    fn read(&self, server: Option<(&ServerSource, ResourceType)>) -> Vec<ResourceUpdate> {
         let mut found = Vec::new();
-        for type_ in ORDER {
-            let path = self.file(type_);
+        for type_ in ORDER.into_iter().filter(|type_| server.is_none_or(|(_, only)| *type_ == only)) {
+            let origin = Origin { type_, server: server.map(|(server, _)| server.clone()) };
+            let path = self.file(&origin);
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -110,7 +131,7 @@ impl LastGood {
                     continue;
                 }
             };
-            match kept::read(type_, &self.node, &bytes) {
+            match kept::read(type_, &self.node, &origin.label(), &bytes) {
                 Ok(update) => found.push(update),
                 Err(error) => self.refused(&path, &error),
             }
@@ -119,8 +140,12 @@ impl LastGood {
     }
 
     /// Puts in force what an earlier run kept; what of it now is, for the server to be told.
-    pub(crate) fn resume(&self, state: &Mutex<State>) -> Vec<ResourceUpdate> {
-        let updates = self.read();
+    pub(crate) fn resume(
+        &self,
+        state: &Mutex<State>,
+        server: Option<(&ServerSource, ResourceType)>,
+    ) -> Vec<ResourceUpdate> {
+        let updates = self.read(server);
         if updates.is_empty() {
             tracing::warn!(directory = %self.directory.display(), "control plane is away and no configuration was kept");
             return updates;
@@ -129,31 +154,41 @@ impl LastGood {
         let mut state = state.lock();
         for mut update in updates {
             let type_ = update.type_;
-            if let Err(rejected) = state.apply(update.clone()) {
+            let origin = Origin { type_, server: server.map(|(server, _)| server.clone()) };
+            if let Err(rejected) = state.apply_from(&origin, update.clone()) {
                 let bad: BTreeSet<_> = rejected.into_iter().map(|rejected| rejected.name).collect();
                 update.upserts.retain(|resource| !bad.contains(&resource.name));
                 update.version.clear();
             }
             tracing::warn!(%type_, resources = update.upserts.len(), version = update.version,
                 "control plane is away, the last good configuration is in force");
+            // The file holds it already.
+            self.changed.lock().remove(&origin);
+            self.in_force.lock().insert(origin);
             resumed.push(update);
         }
-        self.in_force.store(true, Ordering::Relaxed);
-        // The files hold it already.
-        self.changed.lock().clear();
+        if server.is_none() {
+            state.do_without_endpoints_over_ads();
+        }
         resumed
     }
 
     /// The control plane is there, and was told what is in force.
-    pub(crate) fn reached(&self) {
-        if self.in_force.swap(false, Ordering::Relaxed) {
+    pub(crate) fn reached(&self, server: Option<(&ServerSource, ResourceType)>) {
+        let mut in_force = self.in_force.lock();
+        let before = in_force.len();
+        in_force.retain(|origin| match server {
+            None => origin.server.is_some(),
+            Some((server, type_)) => origin.server.as_ref() != Some(server) || origin.type_ != type_,
+        });
+        if in_force.len() < before {
             tracing::info!("control plane is back, its configuration replaces the one from disk");
         }
     }
 
-    /// Whether what is in force came from disk.
+    /// Whether some of what is in force came from disk.
     pub(crate) fn is_in_force(&self) -> bool {
-        self.in_force.load(Ordering::Relaxed)
+        !self.in_force.lock().is_empty()
     }
 
     /// Keeps the files in step until it is dropped.
@@ -181,14 +216,15 @@ impl LastGood {
         }
         let updates: Vec<_> = {
             let state = state.lock();
-            changed.iter().map(|type_| state.given(*type_)).collect()
+            changed.into_iter().map(|origin| (state.given(&origin), origin)).collect()
         };
-        for (done, update) in updates.iter().enumerate() {
-            let path = self.file(update.type_);
-            if let Err(error) = self.replace(&path, &kept::write(update, &self.node)) {
+        for (done, (update, origin)) in updates.iter().enumerate() {
+            let path = self.file(origin);
+            let content = kept::write(update, &self.node, &origin.label());
+            if let Err(error) = self.replace(&path, &content) {
                 self.counts.write_failures.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(path = %path.display(), error = chain(&error), "the last good configuration cannot be kept");
-                self.changed.lock().extend(updates[done..].iter().map(|update| update.type_));
+                self.changed.lock().extend(updates[done..].iter().map(|(_, origin)| origin.clone()));
                 return false;
             }
             self.counts.writes.fetch_add(1, Ordering::Relaxed);
@@ -198,23 +234,37 @@ impl LastGood {
 
     /// As `/config_dump` shows it.
     pub(crate) fn as_json(&self) -> Value {
-        let files: serde_json::Map<String, Value> = ResourceType::ALL
+        let files: serde_json::Map<String, Value> = fs::read_dir(&self.directory)
             .into_iter()
-            .filter_map(|type_| {
-                let data = fs::metadata(self.file(type_)).ok()?;
+            .flatten()
+            .filter_map(|file| {
+                let file = file.ok()?;
+                let data = file.metadata().ok()?;
+                let name = file.file_name().into_string().ok()?.strip_suffix(ENDING)?.to_owned();
                 let at = data.modified().ok().and_then(|at| jiff::Timestamp::try_from(at).ok());
-                Some((
-                    type_.to_string(),
-                    json!({"bytes": data.len(), "written": at.map(|at| at.to_string())}),
-                ))
+                Some((name, json!({"bytes": data.len(), "written": at.map(|at| at.to_string())})))
             })
             .collect();
         json!({"last_good_config": {
             "directory": self.directory.display().to_string(), "in_force": self.is_in_force(), "files": files}})
     }
 
-    fn file(&self, type_: ResourceType) -> PathBuf {
-        self.directory.join(format!("{type_}.last-good"))
+    fn file(&self, origin: &Origin) -> PathBuf {
+        let type_ = origin.type_;
+        self.directory.join(match origin.label().as_str() {
+            "" => format!("{type_}{ENDING}"),
+            label => {
+                // Names of clusters and addresses may be of any bytes, those of files may not.
+                let label: String = label
+                    .bytes()
+                    .map(|byte| match byte {
+                        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+                        other => format!("%{other:02X}"),
+                    })
+                    .collect();
+                format!("{type_}.from-{label}{ENDING}")
+            }
+        })
     }
 
     fn refused(&self, path: &Path, error: &(dyn std::error::Error + 'static)) {
@@ -243,6 +293,10 @@ mod tests {
         LastGood::new(directory.to_owned(), "one".into())
     }
 
+    fn over_ads(type_: ResourceType) -> Origin {
+        Origin { type_, server: None }
+    }
+
     fn update(type_: ResourceType) -> ResourceUpdate {
         ResourceUpdate { type_, version: "1".into(), upserts: Vec::new(), removed: Vec::new() }
     }
@@ -253,9 +307,9 @@ mod tests {
         let directory = folder.path().join("a").join("b");
         let last_good = last_good(&directory);
         for type_ in ResourceType::ALL {
-            let path = last_good.file(type_);
+            let path = last_good.file(&over_ads(type_));
             for _ in 0..2 {
-                last_good.replace(&path, &kept::write(&update(type_), "one")).expect("written");
+                last_good.replace(&path, &kept::write(&update(type_), "one", "")).expect("written");
             }
         }
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
@@ -263,7 +317,7 @@ mod tests {
         let files: Vec<_> = fs::read_dir(&directory).expect("a folder").flatten().collect();
         assert_eq!(files.len(), ResourceType::ALL.len(), "nothing else is left");
         assert!(files.iter().all(|file| mode(&file.path()) == 0o600));
-        assert_eq!(last_good.read(), ORDER.map(update), "in the order of use");
+        assert_eq!(last_good.read(None), ORDER.map(update), "in the order of use");
     }
 
     #[test]
@@ -271,11 +325,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let last_good = last_good(folder.path());
         for type_ in [ResourceType::Cluster, ResourceType::Listener] {
-            let path = last_good.file(type_);
-            last_good.replace(&path, &kept::write(&update(type_), "one")).expect("written");
+            let path = last_good.file(&over_ads(type_));
+            last_good.replace(&path, &kept::write(&update(type_), "one", "")).expect("written");
         }
-        fs::write(last_good.file(ResourceType::Cluster), "garbage").expect("written");
-        assert_eq!(last_good.read(), [update(ResourceType::Listener)]);
+        fs::write(last_good.file(&over_ads(ResourceType::Cluster)), "garbage").expect("written");
+        assert_eq!(last_good.read(None), [update(ResourceType::Listener)]);
         assert_eq!(last_good.counts.files_refused.load(Ordering::Relaxed), 1);
     }
 }

@@ -152,10 +152,9 @@ impl Secrets {
         Ok(client)
     }
 
-    /// Secrets that came over ADS.
-    pub(crate) fn given(&self) -> impl Iterator<Item = &Secret> {
-        let given = |key: &String| !self.fixed.contains(key) && !self.from_servers.contains_key(key);
-        self.known.iter().filter(move |(key, _)| given(key)).map(|(_, secret)| secret)
+    /// A secret that came from a server.
+    pub(crate) fn given(&self, key: &str) -> Option<&Secret> {
+        self.known.get(key).filter(|_| !self.fixed.contains(key))
     }
 
     /// Names that are to come over ADS.

@@ -48,8 +48,13 @@ use self::{
     clusters::ClusterEntry, on_demand::OnDemand, routes::NextTable, runtime::Layers, warming::Warming,
 };
 use super::{
-    ConfigError, Path, endpoint, extensions::Asked, known::Ledger, last_good::LastGood, listener,
-    names::Names, source::Source,
+    ConfigError, Path, endpoint,
+    extensions::Asked,
+    known::Ledger,
+    last_good::{LastGood, Origin},
+    listener,
+    names::Names,
+    source::Source,
 };
 use crate::{
     access_log::writer::Output,
@@ -92,6 +97,8 @@ pub(crate) struct State {
     control: Handle,
     /// Versions that the server gave, by type, for `/config_dump`.
     pub(crate) versions: BTreeMap<String, String>,
+    /// The same by who gave them.
+    origins: BTreeMap<Origin, String>,
     /// Types of which the server has told at least once.
     pub(crate) heard: BTreeSet<ResourceType>,
     /// Whether all clusters were warm at once since the server first told of them.
@@ -170,6 +177,7 @@ impl State {
             bindings,
             control,
             versions: BTreeMap::new(),
+            origins: BTreeMap::new(),
             heard: BTreeSet::new(),
             started: false,
             updates: Updates::default(),
@@ -512,9 +520,6 @@ impl State {
         self.answer_asks();
         self.references.notify_one();
         self.servers_changed.notify_one();
-        if let Some(last_good) = &self.last_good {
-            last_good.changed(type_);
-        }
         if rejected.is_empty() {
             self.updates.accepted(type_);
             self.versions.insert(type_.to_string(), update.version);

@@ -8,7 +8,11 @@ use tokio::{
     net::TcpStream,
 };
 use weft_proxy::server::Options;
-use weft_xds::json::{Format, from_json, parse_value};
+use weft_xds::{
+    json::{Format, any_from_json, any_to_json, from_json, parse_value},
+    pb::google::protobuf::Any,
+    server::Snapshot,
+};
 
 use crate::support::{
     Process, Proxy, Upstream,
@@ -231,4 +235,64 @@ async fn endpoints_that_change_all_the_time_are_written_now_and_then_and_the_las
     let _proxy = Proxy::with_options(&bootstrap, options(folder.path())).await;
     eventually("traffic without control", async || works(listener).await).await;
     assert_eq!((one.connections(), other.connections()), (before.0, before.1 + 1));
+}
+
+/// The same with every type from a stream of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_servers_of_single_types_gave_is_kept_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, other) = (Upstream::echo().await, Upstream::echo().await);
+    let listener = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let control = Control::start().await;
+    let source = json!({"resource_api_version": "V3", "api_config_source": {
+        "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "control.test"}}],
+    }});
+    let from_it = |mut given: Snapshot| {
+        let everywhere = |any: &Any| {
+            let text = any_to_json(any).expect("JSON").to_string();
+            let text = text.replace(r#"{"ads":{}}"#, &source.to_string());
+            any_from_json(&parse_value(&text, Format::Json).expect("JSON")).expect("a resource")
+        };
+        given.listeners = given.listeners.iter().map(|(name, any)| (name.clone(), everywhere(any))).collect();
+        given.clusters = given.clusters.iter().map(|(name, any)| (name.clone(), everywhere(any))).collect();
+        given
+    };
+    control.cache.set("p", from_it(snapshot(listener.port(), "one", &[one.address])));
+    let cluster = json!({
+        "name": "control.test", "connect_timeout": "1s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }},
+        "load_assignment": {"cluster_name": "control.test", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+            "socket_address": {"address": "127.0.0.1", "port_value": control.address.port()},
+        }}}]}]},
+    });
+    let bootstrap = format!(
+        "node: {{ id: p, cluster: test }}\nstatic_resources: {{ clusters: [{cluster}] }}\n\
+         dynamic_resources: {{ lds_config: {source}, cds_config: {source} }}\n"
+    );
+    let proxy = Proxy::with_options(&bootstrap, options(folder.path())).await;
+    eventually("traffic", async || works(listener).await).await;
+    proxy.server.stop().await;
+    let address = control.address;
+    drop(control);
+    let mut kept: Vec<_> = std::fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|file| file.expect("a file").file_name().into_string().expect("text"))
+        .collect();
+    kept.sort();
+    let types = ["cluster", "endpoints", "listener", "route"];
+    assert_eq!(kept, types.map(|type_| format!("{type_}.from-control%2Etest.last-good")));
+
+    let proxy = Proxy::with_options(&bootstrap, options(folder.path())).await;
+    eventually("traffic without control", async || works(listener).await).await;
+    assert_eq!(proxy.metric("weft_last_good_config_in_force").await, 1.0);
+    assert_eq!(other.connections(), 0);
+    // Back again, with other endpoints.
+    let control = Control::start_at(address).await;
+    control.cache.set("p", from_it(snapshot(listener.port(), "one", &[other.address])));
+    eventually("the new configuration", async || works(listener).await && other.connections() > 0).await;
+    eventually("all of it", async || proxy.metric("weft_last_good_config_in_force").await == 0.0).await;
 }

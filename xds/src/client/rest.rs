@@ -51,6 +51,8 @@ pub struct PollConfig {
     pub every: Duration,
     /// How long one may take.
     pub timeout: Duration,
+    /// Whether [`ConfigSink::resume`] is called if the first poll fails.
+    pub resume: bool,
     /// To be notified when [`ConfigSink::wanted`] changes for another reason than what the server sent.
     pub wanted_changed: Arc<Notify>,
 }
@@ -95,6 +97,7 @@ pub async fn poll(config: PollConfig, mut sink: impl ConfigSink, shutdown: Cance
 async fn keep(config: &PollConfig, sink: &mut impl ConfigSink) {
     let mut session = SotwClient::new(config.node.clone());
     let mut answered = false;
+    let mut resumes = config.resume;
     // For whom the version in force is.
     let mut names = Vec::new();
     loop {
@@ -107,6 +110,7 @@ async fn keep(config: &PollConfig, sink: &mut impl ConfigSink) {
             let asking = timeout(config.timeout, ask(config, &request));
             match expiring(&mut session, sink, asking).await.unwrap_or(Err(PollError::Timeout)) {
                 Ok(response) => {
+                    resumes = false;
                     names = request.resource_names;
                     if !std::mem::replace(&mut answered, true) {
                         sink.connected(true);
@@ -120,6 +124,9 @@ async fn keep(config: &PollConfig, sink: &mut impl ConfigSink) {
                     tracing::warn!(server = %config.server, type_ = %config.type_, error = chain(&error), "poll failed");
                     if std::mem::replace(&mut answered, false) {
                         sink.connected(false);
+                    }
+                    if std::mem::take(&mut resumes) {
+                        sink.resume().iter().for_each(|update| session.resume(update));
                     }
                 }
             }

@@ -9,8 +9,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weft_xds::{
-    ResourceType,
-    client::{PollConfig, poll},
+    Rejected, Resource, ResourceType, ResourceUpdate, Subscriptions,
+    client::{ConfigSink, PollConfig, poll},
+    pb::envoy::config::cluster::v3::Cluster,
 };
 
 use crate::{
@@ -59,6 +60,20 @@ fn clusters(version: &str, names: &[&str]) -> String {
     answer("200 OK", &serde_json::json!({"version_info": version, "resources": resources}).to_string())
 }
 
+fn config(address: std::net::SocketAddr) -> PollConfig {
+    PollConfig {
+        server: address.to_string().parse().unwrap(),
+        secure: None,
+        host: "control".into(),
+        node: node("one"),
+        type_: ResourceType::Cluster,
+        every: Duration::from_millis(20),
+        timeout: Duration::from_millis(500),
+        resume: false,
+        wanted_changed: Arc::new(Notify::new()),
+    }
+}
+
 #[tokio::test]
 async fn what_is_polled_changes_with_its_version_and_survives_every_failure() {
     let answers = vec![
@@ -73,20 +88,11 @@ async fn what_is_polled_changes_with_its_version_and_survives_every_failure() {
     let (address, mut asked) = server(answers).await;
     let (updates, mut told) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let config = PollConfig {
-        server: address.to_string().parse().unwrap(),
-        secure: None,
-        host: "control".into(),
-        node: node("one"),
-        type_: ResourceType::Cluster,
-        every: Duration::from_millis(20),
-        timeout: Duration::from_millis(500),
-        wanted_changed: Arc::new(Notify::new()),
-    };
+    let config = config(address);
     let sink = Telling { wanted: wanting(ResourceType::Cluster), updates };
     let client = tokio::spawn(poll(config, sink, stop.clone()));
     let mut update = async || tokio::time::timeout(PATIENCE, told.recv()).await.expect("told").expect("one");
-    let names = |update: &weft_xds::ResourceUpdate| {
+    let names = |update: &ResourceUpdate| {
         update.upserts.iter().map(|resource| resource.name.clone()).collect::<Vec<_>>()
     };
     let first = update().await;
@@ -106,6 +112,58 @@ async fn what_is_polled_changes_with_its_version_and_survives_every_failure() {
     }
     let last = request().await;
     assert!(last.contains("\"version_info\":\"2\""), "{last}");
+    stop.cancel();
+    client.await.expect("the client ends");
+}
+
+/// Tells of what it is given, and has kept clusters of version 7.
+struct Keeping(Telling);
+
+impl ConfigSink for Keeping {
+    fn apply(&mut self, update: ResourceUpdate) -> Result<(), Vec<Rejected>> {
+        self.0.apply(update)
+    }
+
+    fn wanted(&self) -> Subscriptions {
+        self.0.wanted()
+    }
+
+    fn resume(&mut self) -> Vec<ResourceUpdate> {
+        let body = weft_xds::any::pack(&Cluster { name: "old".into(), ..Cluster::default() });
+        let resource = Resource {
+            name: "old".into(),
+            aliases: Vec::new(),
+            version: String::new(),
+            body,
+            caused_at: None,
+        };
+        let (type_, version) = (ResourceType::Cluster, "7".to_owned());
+        vec![ResourceUpdate { type_, version, upserts: vec![resource], removed: Vec::new() }]
+    }
+}
+
+#[tokio::test]
+async fn who_polls_in_vain_at_first_goes_on_from_what_an_earlier_run_kept() {
+    let answers = vec![
+        answer("503 Away", ""),
+        answer("500 Oh No", ""),
+        clusters("8", &["a"]),
+        answer("304 Not Modified", ""),
+    ];
+    let (address, mut asked) = server(answers).await;
+    let (updates, mut told) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let config = PollConfig { resume: true, ..config(address) };
+    let sink = Keeping(Telling { wanted: wanting(ResourceType::Cluster), updates });
+    let client = tokio::spawn(poll(config, sink, stop.clone()));
+    let update = tokio::time::timeout(PATIENCE, told.recv()).await.expect("told").expect("one");
+    assert_eq!((update.version.as_str(), update.removed), ("8", vec!["old".to_owned()]));
+    let mut versions = Vec::new();
+    for _ in 0..4 {
+        let request = tokio::time::timeout(PATIENCE, asked.recv()).await.expect("asked").expect("one");
+        versions.push(["7", "8"].map(|version| request.contains(&format!("\"version_info\":\"{version}\""))));
+    }
+    assert_eq!(versions, [[false, false], [true, false], [true, false], [false, true]]);
     stop.cancel();
     client.await.expect("the client ends");
 }

@@ -27,8 +27,7 @@ impl State {
         key: &str,
         message: RouteConfiguration,
     ) -> Result<(), ConfigError> {
-        let last = self.next_routes.get(key).map(|next| &next.message).or_else(|| self.routes.get(key));
-        if last == Some(&message) {
+        if self.last_routes(key) == Some(&message) {
             return Ok(());
         }
         self.names.asked_clusters.clear();
@@ -62,9 +61,8 @@ impl State {
         }
     }
 
-    /// The last that was accepted of each, in force or not yet.
-    pub(super) fn last_routes(&self) -> impl Iterator<Item = (&String, &RouteConfiguration)> {
-        let next = self.next_routes.iter().map(|(key, next)| (key, &next.message));
-        self.routes.iter().filter(|(key, _)| !self.next_routes.contains_key(*key)).chain(next)
+    /// The last that was accepted, in force or not yet.
+    pub(super) fn last_routes(&self, key: &str) -> Option<&RouteConfiguration> {
+        self.next_routes.get(key).map(|next| &next.message).or_else(|| self.routes.get(key))
     }
 }

@@ -10,7 +10,11 @@ use tokio::time::Instant;
 use weft_xds::ResourceType;
 
 use super::{ListenerEntry, State, clusters::ClusterEntry};
-use crate::{config::source::Patience, listener::ListenerSlot};
+use crate::{
+    cluster::Discovery,
+    config::source::{Patience, Source},
+    listener::ListenerSlot,
+};
 
 /// Since when something waits, and how long it does.
 #[derive(Debug)]
@@ -164,6 +168,17 @@ impl State {
         if changed {
             self.publish();
         }
+    }
+
+    /// Does without what the aggregated stream did not bring: nobody is there who could.
+    pub(crate) fn do_without_endpoints_over_ads(&mut self) {
+        for entry in self.clusters.values_mut() {
+            let over_ads = matches!(&entry.cluster.discovery, Discovery::Eds { source: Source::Ads, .. });
+            if over_ads && !entry.cluster.is_known() {
+                entry.warming.give_up();
+            }
+        }
+        self.settle();
     }
 
     /// Does without what was waited for long enough.
