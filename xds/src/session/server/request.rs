@@ -1,6 +1,6 @@
 //! What a client says, in both variants of the protocol.
 
-use super::{Refusal, ServerSession, subscription::Subscription};
+use super::{Refusal, ServerSession, Variant, subscription::Subscription};
 use crate::{
     name::ResourceName,
     pb::{
@@ -130,7 +130,11 @@ impl ServerSession {
     }
 
     fn name(&self, type_: ResourceType, name: String) -> Name {
-        let name = ResourceName::canonical(&name);
+        // The state of the world has no aliases: there it can only be the resource's own name.
+        let name = match self.variant {
+            Variant::Delta => name.into(),
+            Variant::Sotw => ResourceName::canonical(&name),
+        };
         let subscription = self.types[type_.index()].subscription.as_ref();
         let served = || Some(&self.snapshot.as_ref()?.get(type_).get(&name)?.name);
         let known = subscription.and_then(|subscription| subscription.find(&name)).or_else(served);

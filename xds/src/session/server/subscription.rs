@@ -15,8 +15,8 @@ pub(super) struct Subscription {
     /// By name; also of resources that do not exist. Sorted, each once. There are thousands of them on thousands of
     /// streams, so that each takes one pointer to a name that all share.
     names: Arc<Vec<Name>>,
-    /// Whether one of the names stands for many.
-    globs: bool,
+    /// Whether one of the names is a structured one.
+    structured: bool,
 }
 
 // === impl Subscription ===
@@ -26,18 +26,20 @@ impl Subscription {
         names.sort_unstable();
         names.dedup();
         names.shrink_to_fit();
-        let globs = names.iter().any(|name| is_glob(name));
-        Self { all, names: Arc::new(names), globs }
+        let structured = names.iter().any(|name| ResourceName::is_structured(name));
+        Self { all, names: Arc::new(names), structured }
     }
 
-    /// Those of its names that stand for many.
-    pub(super) fn globs(&self) -> impl Iterator<Item = (&Name, ResourceName)> {
-        let names = if self.globs { self.names.as_slice() } else { &[] };
-        names.iter().filter(|name| is_glob(name)).filter_map(|name| Some((name, name.parse().ok()?)))
+    /// Whether it has names that may be other than those of the resources that they stand for.
+    pub(super) fn has_structured(&self) -> bool {
+        self.structured
     }
 
-    pub(super) fn has_globs(&self) -> bool {
-        self.globs
+    /// Its structured names, as they are written and as they are read.
+    pub(super) fn structured(&self) -> impl Iterator<Item = (&Name, ResourceName)> {
+        let names = if self.structured { self.names.as_slice() } else { &[] };
+        // Cheap for those that are none.
+        names.iter().filter_map(|name| Some((name, name.parse().ok()?)))
     }
 
     pub(super) fn all(&self) -> bool {
@@ -86,9 +88,4 @@ impl Subscription {
         let shared = |name: &Name| current.get(name).map_or(name, |resource| &resource.name).clone();
         self.names = Arc::new(self.names.iter().map(shared).collect());
     }
-}
-
-/// Cheap for names that are no structured ones.
-fn is_glob(name: &str) -> bool {
-    ResourceName::is_structured(name) && name.parse::<ResourceName>().is_ok_and(|name| name.is_glob())
 }

@@ -36,8 +36,8 @@ pub(super) struct TypeState {
     /// its subscription changed before it answered. Only names in the scope of the subscription.
     unaccepted: BTreeMap<Name, Option<Version>>,
     /// Resources that the client is told of without having asked for them by their names, with the names that it used:
-    /// virtual hosts of which it knows what they serve, and what a glob stands for. No name where it has it from an
-    /// earlier stream.
+    /// virtual hosts of which it knows what they serve, what a glob stands for, and what has its context parameters in
+    /// another order. No name where it has it from an earlier stream.
     reached: BTreeMap<Name, BTreeSet<Name>>,
     /// What became of the last response.
     progress: Progress,
@@ -388,30 +388,33 @@ impl TypeState {
 
     /// Finds what the client asked for under names that are not those of resources.
     pub(super) fn reach(&mut self, type_: ResourceType, current: &TypeSnapshot) {
-        if self.subscription.as_ref().is_some_and(Subscription::has_globs) {
-            self.reach_globs(current);
+        if self.subscription.as_ref().is_some_and(Subscription::has_structured) {
+            self.reach_structured(current);
         }
         if type_ == ResourceType::VirtualHost {
             self.reach_hosts(current);
         }
     }
 
-    fn reach_globs(&mut self, current: &TypeSnapshot) {
+    /// Finds what globs stand for, and what has its context parameters in another order than the client wrote.
+    fn reach_structured(&mut self, current: &TypeSnapshot) {
         let Some(subscription) = self.subscription.clone() else { return };
         let structured = current.iter().filter(|resource| ResourceName::is_structured(&resource.name));
         let there: Vec<(&Name, ResourceName)> =
             structured.filter_map(|resource| Some((&resource.name, resource.name.parse().ok()?))).collect();
-        for (asked, glob) in subscription.globs() {
+        for (asked, read) in subscription.structured().filter(|(asked, _)| current.get(asked).is_none()) {
             let waits = matches!(self.told(asked), Told::Nothing);
-            for (name, _) in there.iter().filter(|(_, name)| glob.covers(name)) {
+            let mut found = read.is_glob();
+            for (name, _) in there.iter().filter(|(_, name)| read.covers(name)) {
+                found = true;
                 let new = self.reached.entry((*name).clone()).or_default().insert(asked.clone());
                 if (new || waits) && !matches!(self.told(name), Told::Had(_)) {
                     self.forget(std::slice::from_ref(*name));
                 }
             }
-            if waits {
-                // There may be nothing, which is an answer too.
-                self.owed = true;
+            if found {
+                // A glob may stand for nothing, which is an answer too.
+                self.owed |= waits;
                 self.exceptions.insert(asked.clone(), Told::Absent);
             }
         }
@@ -441,7 +444,8 @@ impl TypeState {
 
     /// The names by which the client asked for a resource, beside its own.
     pub(super) fn aliases(&self, name: &str) -> impl Iterator<Item = &Name> {
-        self.reached.get(name).into_iter().flatten().filter(|asked| !ResourceName::is_structured(asked))
+        let is_glob = |asked: &Name| asked.parse().is_ok_and(|asked: ResourceName| asked.is_glob());
+        self.reached.get(name).into_iter().flatten().filter(move |asked| !is_glob(asked))
     }
 
     /// Whether the client asked for some resource by this name, which is not its own.
@@ -451,8 +455,8 @@ impl TypeState {
 
     /// What the client has from an earlier stream. To be told after it subscribed.
     pub(super) fn had(&mut self, type_: ResourceType, name: Name, version: &str) {
-        let globs = self.subscription.as_ref().is_some_and(Subscription::has_globs);
-        if (globs || type_ == ResourceType::VirtualHost) && !self.covers(&name) {
+        let structured = self.subscription.as_ref().is_some_and(Subscription::has_structured);
+        if (structured || type_ == ResourceType::VirtualHost) && !self.covers(&name) {
             // Asked for by another name, then.
             self.reached.insert(name.clone(), BTreeSet::new());
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    pb::envoy::service::discovery::v3::DeltaDiscoveryRequest,
+    pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
     session::server::{Outgoing, ServerSession, SyncState, Variant},
 };
 
@@ -41,8 +41,27 @@ fn a_structured_name_is_the_same_in_any_order_of_its_context_parameters() {
     ask(&mut session, &[other], &[], None);
     let response = session.next().expect("it is there");
     assert_eq!(told(&response), (vec![sorted], vec![]));
-    ask(&mut session, &[], &[sorted], Some(&response));
-    assert_eq!(session.is_acknowledged(ENDPOINTS, sorted), None, "given up under the same name");
+    assert_eq!(response.aliases[sorted], [other], "for clients that know it as they wrote it");
+    ask(&mut session, &["xdstp://a/b.C/x?z=3&k=1"], &[], Some(&response));
+    let response = session.next().expect("one with another parameter does not exist");
+    assert_eq!(told(&response), (vec![], vec!["xdstp://a/b.C/x?z=3&k=1"]));
+    assert_eq!(session.is_acknowledged(ENDPOINTS, sorted), Some(true));
+    ask(&mut session, &[], &[other], Some(&response));
+    assert_eq!(session.is_acknowledged(ENDPOINTS, sorted), None, "given up");
+
+    // A client that writes it as it is.
+    ask(&mut session, &[sorted], &[], None);
+    let response = session.next().expect("it is there");
+    assert_eq!((told(&response), response.aliases.len()), ((vec![sorted], vec![]), 0));
+
+    let mut session = ServerSession::new(Variant::Sotw);
+    session.set_snapshot(Arc::new(VersionedSnapshot::new(&state, None)));
+    session.sotw_request(DiscoveryRequest {
+        type_url: ENDPOINTS.type_url().into(),
+        resource_names: vec![other.to_owned()],
+        ..Default::default()
+    });
+    assert_eq!(told(&session.next().expect("it is there")), (vec![sorted], vec![]));
 }
 
 #[test]
