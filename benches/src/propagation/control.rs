@@ -169,7 +169,7 @@ fn behind(cache: &SnapshotCache) -> usize {
     let in_step = |id: &str| {
         let name = |number: usize| format!("service-{number}.default:80");
         (0..1000).step_by(37).all(|number| {
-            cache.is_acknowledged(id, ResourceType::ClusterLoadAssignment, &name(number)) == Some(true)
+            cache.is_acknowledged(id, ResourceType::ClusterLoadAssignment, &name(number)) != Some(false)
         })
     };
     cache.connected().iter().filter(|node| !in_step(&node.id)).count()

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -18,15 +18,11 @@ use tonic::{Status, codegen::http::HeaderMap};
 
 use crate::session::server::Encoding;
 
-/// As much is made at a time: a frame of HTTP/2.
+/// As much is made at a time: a frame of HTTP/2 has so much room.
 const CHUNK: usize = 16 << 10;
 
 /// What precedes a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
-
-/// So many pieces may wait for the socket: one is written while the next one is made. Left to itself, HTTP/2 would take
-/// as much as the client has room for, megabytes that a thousand clients that come at once would have wait here.
-const IN_FLIGHT: usize = 2;
 
 /// Sends responses as they come, then the status.
 pub(super) struct ResponseBody {
@@ -35,16 +31,17 @@ pub(super) struct ResponseBody {
     flight: Arc<Flight>,
 }
 
-/// The pieces that are not written to the socket yet.
+/// Whether a piece is not written to the socket yet: the next one waits for that. Left to itself, HTTP/2 would take as
+/// much as the client has room for, megabytes that a thousand clients that come at once would have wait here.
 #[derive(Default)]
 struct Flight {
-    pieces: AtomicUsize,
+    waits: AtomicBool,
     written: AtomicWaker,
 }
 
 /// Dropped when it is written.
 struct Piece {
-    bytes: Bytes,
+    bytes: BytesMut,
     flight: Arc<Flight>,
 }
 
@@ -74,13 +71,14 @@ impl ResponseBody {
     fn write(&mut self, mut encoding: Box<Encoding>, mut chunk: BytesMut) -> Frame<Bytes> {
         let more = encoding.write(&mut chunk, CHUNK);
         self.state = if more { State::Writing(encoding) } else { State::Idle };
-        self.flight.pieces.fetch_add(1, Ordering::AcqRel);
-        Frame::data(Bytes::from_owner(Piece { bytes: chunk.freeze(), flight: self.flight.clone() }))
+        self.flight.waits.store(true, Ordering::Release);
+        let piece = Piece { bytes: chunk, flight: self.flight.clone() };
+        Frame::data(Bytes::from_owner(piece))
     }
 
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         self.flight.written.register(context.waker());
-        if self.flight.pieces.load(Ordering::Acquire) < IN_FLIGHT { Poll::Ready(()) } else { Poll::Pending }
+        if self.flight.waits.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -130,7 +128,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.flight.pieces.fetch_sub(1, Ordering::AcqRel);
+        self.flight.waits.store(false, Ordering::Release);
         self.flight.written.wake();
     }
 }
@@ -174,18 +172,15 @@ mod tests {
         responses.try_send(Ok(response(100))).expect("room");
         responses.try_send(Err(Status::unavailable("gone"))).expect("room");
         let mut all = Vec::new();
-        // Pieces that nobody takes make room for no more.
-        let held: Vec<_> = (0..IN_FLIGHT).map(|_| poll()).collect();
-        assert!(held.iter().all(Poll::is_ready) && poll().is_pending());
-        for frame in held {
-            let Poll::Ready(Some(Ok(frame))) = frame else { panic!("a piece is there") };
-            all.extend_from_slice(&frame.into_data().expect("data"));
-        }
+        // A piece that nobody takes makes room for no more.
+        let Poll::Ready(Some(Ok(held))) = poll() else { panic!("a piece is there") };
+        assert!(poll().is_pending());
+        all.extend_from_slice(&held.into_data().expect("data"));
         let trailers = loop {
             let Poll::Ready(Some(Ok(frame))) = poll() else { panic!("a piece is there") };
             match frame.into_data() {
                 Ok(piece) => {
-                    assert!(piece.len() <= CHUNK + LARGE + 100, "{} bytes at once", piece.len());
+                    assert!(piece.len() <= CHUNK, "{} bytes at once", piece.len());
                     all.extend_from_slice(&piece);
                 }
                 Err(frame) => break frame.into_trailers().expect("trailers"),

@@ -27,7 +27,7 @@ use crate::{
     resource::ResourceType,
     session::{
         Layer, Name, Version, VersionedSnapshot,
-        server::{Handled, Outgoing, ServerSession, Variant},
+        server::{Handled, NameLists, Outgoing, ServerSession, Variant},
     },
 };
 
@@ -72,6 +72,7 @@ struct Inner {
     observers: RwLock<Vec<Arc<dyn ProxyObserver>>>,
     metrics: Metrics,
     backlog: Arc<Backlog>,
+    lists: NameLists,
 }
 
 #[derive(Default)]
@@ -341,7 +342,8 @@ impl SnapshotCache {
 
     /// Registers a new stream of the proxy that `node` names.
     pub(super) fn open(&self, node: Node, variant: Variant) -> ProxyStream {
-        let session = ServerSession::of_client(variant, &node.client_features);
+        let session =
+            ServerSession::of_client(variant, &node.client_features).sharing(self.inner.lists.clone());
         let state = StreamState { variant, session, books: Books::open() };
         let stream = Arc::new(Stream { state: Mutex::new(state), wake: Notify::new() });
         let first = {

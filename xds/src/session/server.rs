@@ -30,6 +30,7 @@ pub use self::{
     blame::RefusedVersion,
     outgoing::Outgoing,
     request::Handled,
+    subscription::NameLists,
     types::{Refusal, SyncState, TypeReport},
 };
 use self::{
@@ -59,6 +60,7 @@ pub struct ServerSession {
     snapshot: Option<Arc<VersionedSnapshot>>,
     /// Indexed by type.
     types: [TypeState; ResourceType::ALL.len()],
+    lists: NameLists,
     /// Number of responses so far; the source of nonces.
     responses: u64,
     lives: Lives,
@@ -69,15 +71,20 @@ pub struct ServerSession {
 impl ServerSession {
     /// A new stream on which nothing was said yet.
     pub fn new(variant: Variant) -> Self {
-        let (types, lives) = Default::default();
-        Self { variant, given: None, snapshot: None, types, responses: 0, lives }
+        let (types, lists, lives) = Default::default();
+        Self { variant, given: None, snapshot: None, types, lists, responses: 0, lives }
+    }
+
+    /// The names that clients of several sessions ask for are kept once, in `lists`. To be told before anything is said.
+    pub fn sharing(self, lists: NameLists) -> Self {
+        Self { lists, ..self }
     }
 
     /// Replaces what the proxy is to know. [`next`](Self::next) then gives what to send.
     pub fn set_snapshot(&mut self, snapshot: Arc<VersionedSnapshot>) {
         if self.snapshot.is_none() {
             for type_ in ResourceType::ALL {
-                self.types[type_.index()].share_names(snapshot.get(type_));
+                self.types[type_.index()].share_names(snapshot.get(type_), &self.lists);
             }
         }
         self.given = Some(snapshot);
@@ -247,7 +254,7 @@ impl ServerSession {
         if removes {
             removed.extend(kept.drain(..).map(|(name, _)| name));
         }
-        let upserts = if repeats_all { state.all_in_scope(current, &kept) } else { diff.upserts };
+        let upserts = Arc::new(if repeats_all { state.all_in_scope(current, &kept) } else { diff.upserts });
         let aliases = |resource: &Arc<VersionedResource>| {
             let aliases: Vec<_> = state.aliases(&resource.name).cloned().collect();
             (!aliases.is_empty()).then(|| (resource.name.clone(), aliases))

@@ -115,13 +115,13 @@ impl VersionedResource {
     }
 
     /// An encoded `envoy.service.discovery.v3.Resource`.
-    pub(crate) fn encoded_resource(&self) -> &[u8] {
-        &self.wrapped
+    pub(crate) fn encoded_resource(&self) -> Bytes {
+        self.wrapped.clone()
     }
 
     /// The body as an encoded `google.protobuf.Any`.
-    pub(crate) fn encoded_body(&self) -> &[u8] {
-        &self.wrapped[self.body_at..]
+    pub(crate) fn encoded_body(&self) -> Bytes {
+        self.wrapped.slice(self.body_at..)
     }
 
     /// Whether name and body are equal.

@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -145,7 +146,7 @@ impl ServerSession {
             type_,
             version,
             nonce,
-            upserts,
+            upserts: Arc::new(upserts),
             alive,
             with_ttl: true,
             removed: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::{
     Message as _, Name as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
@@ -35,7 +35,7 @@ pub struct Outgoing {
     /// Answered by the client.
     pub nonce: String,
     /// New and changed resources; all of them in state-of-the-world mode for clusters and listeners.
-    pub upserts: Vec<Arc<VersionedResource>>,
+    pub upserts: Arc<Vec<Arc<VersionedResource>>>,
     /// Resources of which the client knows everything, and is only told that they live on.
     pub alive: Vec<Arc<VersionedResource>>,
     /// Whether the client is told how long resources live.
@@ -53,13 +53,19 @@ pub struct Outgoing {
 /// So a client that reads slowly costs a piece, not a copy of its whole world.
 #[derive(Debug)]
 pub(crate) struct Encoding {
-    /// All but the resources.
-    head: Vec<u8>,
+    /// What is left of all but the resources.
+    head: Bytes,
     variant: Variant,
-    resources: std::vec::IntoIter<Arc<VersionedResource>>,
+    /// What is left of the resource that has been begun, and of what is added to it.
+    begun: [Bytes; 2],
+    resources: Arc<Vec<Arc<VersionedResource>>>,
+    /// As many resources have been begun.
+    next: usize,
+    /// Bytes that are left of everything.
+    left: usize,
     /// By the name of a resource: on delta streams what comes after it as it is encoded, and is read as a part of it; in
     /// the state of the world the resource in a wrapper, instead of what is encoded.
-    additions: BTreeMap<Name, Vec<u8>>,
+    additions: BTreeMap<Name, Bytes>,
 }
 
 // === impl Outgoing ===
@@ -91,7 +97,7 @@ impl Outgoing {
             }
             .encode_to_vec(),
         };
-        Encoding { head, variant, resources: self.upserts.into_iter(), additions }
+        Encoding::new(head.into(), variant, self.upserts, additions)
     }
 
     fn signs_of_life(&self) -> impl Iterator<Item = Resource> {
@@ -104,7 +110,7 @@ impl Outgoing {
     }
 
     /// See [`Encoding::additions`].
-    fn additions(&self, variant: Variant) -> BTreeMap<Name, Vec<u8>> {
+    fn additions(&self, variant: Variant) -> BTreeMap<Name, Bytes> {
         let addition = |resource: &Arc<VersionedResource>| {
             let (ttl, aliases) = (resource.ttl().filter(|_| self.with_ttl), self.aliases.get(&resource.name));
             if ttl.is_none() && aliases.is_none() {
@@ -115,11 +121,11 @@ impl Outgoing {
             let bytes = match variant {
                 Variant::Delta => added,
                 Variant::Sotw => {
-                    let value = [resource.encoded_resource(), &added].concat();
+                    let value = [&resource.encoded_resource(), added.as_slice()].concat();
                     Any { type_url: Resource::type_url(), value }.encode_to_vec()
                 }
             };
-            Some((resource.name.clone(), bytes))
+            Some((resource.name.clone(), bytes.into()))
         };
         if !self.with_ttl && self.aliases.is_empty() {
             return BTreeMap::new();
@@ -147,6 +153,11 @@ fn duration(duration: Duration) -> ProtoDuration {
     ProtoDuration { seconds, nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default() }
 }
 
+/// How many bytes precede a resource of this length.
+fn prefix_len(length: usize) -> usize {
+    key_len(FIELD_RESOURCES) + encoded_len_varint(length as u64)
+}
+
 /// How a client is told that there is nothing of this name.
 fn without_body(name: &Name) -> Resource {
     Resource { name: name.to_string(), aliases: vec![name.to_string()], ..Default::default() }
@@ -155,44 +166,66 @@ fn without_body(name: &Name) -> Resource {
 // === impl Encoding ===
 
 impl Encoding {
+    fn new(
+        head: Bytes,
+        variant: Variant,
+        resources: Arc<Vec<Arc<VersionedResource>>>,
+        additions: BTreeMap<Name, Bytes>,
+    ) -> Self {
+        let mut encoding =
+            Self { head, variant, begun: Default::default(), resources, next: 0, left: 0, additions };
+        let of_resource = |resource: &Arc<VersionedResource>| {
+            let length = encoding.parts(resource).iter().map(Bytes::len).sum();
+            prefix_len(length) + length
+        };
+        let resources: usize = encoding.resources.iter().map(of_resource).sum();
+        encoding.left = encoding.head.len() + resources;
+        encoding
+    }
+
     /// Bytes that are left.
     pub(crate) fn len(&self) -> usize {
-        let of_resource = |resource: &Arc<VersionedResource>| {
-            let length = self.encoded(resource).len() + self.addition(resource).len();
-            key_len(FIELD_RESOURCES) + encoded_len_varint(length as u64) + length
-        };
-        self.head.len() + self.resources.as_slice().iter().map(of_resource).sum::<usize>()
+        self.left
     }
 
-    /// Adds pieces to `chunk` until it has about `enough` bytes; false when nothing is left after them.
-    pub(crate) fn write(&mut self, chunk: &mut BytesMut, enough: usize) -> bool {
-        chunk.put_slice(&std::mem::take(&mut self.head));
-        while chunk.len() < enough {
-            let Some(resource) = self.resources.next() else { return false };
-            let (encoded, addition) = (self.encoded(&resource), self.addition(&resource));
+    /// Fills `chunk` up to `full` bytes, or to some bytes less where the length of a resource would not fit; false when
+    /// nothing is left.
+    pub(crate) fn write(&mut self, chunk: &mut BytesMut, full: usize) -> bool {
+        let before = chunk.len();
+        loop {
+            for part in [&mut self.head].into_iter().chain(&mut self.begun) {
+                let room = full.saturating_sub(chunk.len());
+                chunk.put(part.split_to(part.len().min(room)));
+            }
+            let Some(resource) = self.resources.get(self.next) else { break };
+            let parts = self.parts(resource);
+            let length = parts.iter().map(Bytes::len).sum();
+            if !self.begun.iter().all(Bytes::is_empty) || chunk.len() + prefix_len(length) > full {
+                break;
+            }
             encode_key(FIELD_RESOURCES, WireType::LengthDelimited, chunk);
-            encode_varint((encoded.len() + addition.len()) as u64, chunk);
-            chunk.put_slice(encoded);
-            chunk.put_slice(addition);
+            encode_varint(length as u64, chunk);
+            self.begun = parts;
+            self.next += 1;
         }
-        !self.resources.as_slice().is_empty()
+        self.left -= chunk.len() - before;
+        self.left > 0
     }
 
-    fn encoded<'a>(&self, resource: &'a VersionedResource) -> &'a [u8] {
-        match self.variant {
+    /// The resource, and what is added to it or stands for it.
+    fn parts(&self, resource: &VersionedResource) -> [Bytes; 2] {
+        let addition = self.additions.get(&resource.name).cloned();
+        let encoded = match self.variant {
             Variant::Delta => resource.encoded_resource(),
-            Variant::Sotw if self.additions.contains_key(&resource.name) => &[],
+            Variant::Sotw if addition.is_some() => Bytes::new(),
             Variant::Sotw => resource.encoded_body(),
-        }
-    }
-
-    fn addition(&self, resource: &VersionedResource) -> &[u8] {
-        self.additions.get(&resource.name).map(Vec::as_slice).unwrap_or_default()
+        };
+        [encoded, addition.unwrap_or_default()]
     }
 
     /// Checks the length that is announced, and that pieces of any size add up to the same.
     #[cfg(test)]
-    fn all(&mut self) -> bytes::Bytes {
+    fn all(&mut self) -> Bytes {
         let length = self.len();
         let mut all = BytesMut::new();
         loop {

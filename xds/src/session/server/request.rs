@@ -56,7 +56,8 @@ impl ServerSession {
         names.retain(|name| name != WILDCARD);
         let all =
             names.len() < named || (names.is_empty() && type_.is_wildcard_by_default() && named_nothing_ever);
-        let subscription = Subscription::new(all, self.names(type_, names));
+        let mut subscription = Subscription::new(all, self.names(type_, names));
+        subscription.share_list(&self.lists);
         let state = &mut self.types[type_.index()];
         state.subscribe(subscription);
         state.owed |= first;
@@ -113,7 +114,9 @@ impl ServerSession {
         let keeps = |name: &&Name| less.binary_search(name).is_err();
         let mut names: Vec<_> = before.all_names().iter().filter(keeps).cloned().collect();
         names.append(&mut more);
-        state.subscribe(Subscription::new(all, names));
+        let mut subscription = Subscription::new(all, names);
+        subscription.share_list(&self.lists);
+        state.subscribe(subscription);
         if first {
             // Who is ready for any virtual host waits for the first word about them.
             state.owed = all || (type_ == ResourceType::VirtualHost && named.0 == 0);

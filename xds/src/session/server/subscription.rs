@@ -1,6 +1,12 @@
 //! What a client asked for.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::{
     name::ResourceName,
@@ -13,11 +19,26 @@ pub(super) struct Subscription {
     /// Everything that there is.
     all: bool,
     /// By name; also of resources that do not exist. Sorted, each once. There are thousands of them on thousands of
-    /// streams, so that each takes one pointer to a name that all share.
+    /// streams, so that each takes one pointer to a name that all share, and equal lists are one.
     names: Arc<Vec<Name>>,
     /// Whether one of the names is a structured one.
     structured: bool,
 }
+
+/// The names that clients asked for: of two that asked for the same only one list is kept. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct NameLists(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By a digest of the names.
+    lists: HashMap<u64, Weak<Vec<Name>>>,
+    /// When there are as many, those that are gone are taken out.
+    full: usize,
+}
+
+/// A list of fewer names is not worth looking for another.
+const SHORT: usize = 8;
 
 // === impl Subscription ===
 
@@ -87,5 +108,62 @@ impl Subscription {
     pub(super) fn share_names(&mut self, current: &TypeSnapshot) {
         let shared = |name: &Name| current.get(name).map_or(name, |resource| &resource.name).clone();
         self.names = Arc::new(self.names.iter().map(shared).collect());
+    }
+
+    /// Has equal subscriptions share their names.
+    pub(super) fn share_list(&mut self, lists: &NameLists) {
+        if self.names.len() >= SHORT {
+            lists.share(&mut self.names);
+        }
+    }
+}
+
+// === impl NameLists ===
+
+impl NameLists {
+    fn share(&self, names: &mut Arc<Vec<Name>>) {
+        let mut digest = Xxh64::default();
+        for name in names.iter() {
+            digest.update(name.as_bytes());
+            // No part of a name.
+            digest.update(&[0xff]);
+        }
+        let mut known = self.0.lock();
+        let same = known.lists.get(&digest.digest()).and_then(Weak::upgrade).filter(|same| same == names);
+        if let Some(same) = same {
+            *names = same;
+            return;
+        }
+        if known.lists.len() >= known.full {
+            known.lists.retain(|_, list| list.strong_count() > 0);
+            known.full = (known.lists.len() * 2).max(64);
+        }
+        known.lists.insert(digest.digest(), Arc::downgrade(names));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(names: std::ops::Range<usize>) -> Subscription {
+        Subscription::new(false, names.map(|name| name.to_string().into()).collect())
+    }
+
+    #[test]
+    fn who_asks_for_the_same_shares_one_list_for_as_long_as_anybody_does() {
+        let lists = NameLists::default();
+        let [mut one, mut same, mut other] = [0..100, 0..100, 1..100].map(subscription);
+        for asked in [&mut one, &mut same, &mut other] {
+            asked.share_list(&lists);
+        }
+        assert!(Arc::ptr_eq(&one.names, &same.names));
+        assert!(!Arc::ptr_eq(&one.names, &other.names));
+        drop((one, same));
+        for last in 200..500 {
+            subscription(0..last).share_list(&lists);
+        }
+        assert!(lists.0.lock().lists.len() <= 64, "lists that nobody has are forgotten");
+        assert!(lists.0.lock().lists.values().any(|list| list.ptr_eq(&Arc::downgrade(&other.names))));
     }
 }

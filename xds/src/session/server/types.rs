@@ -9,7 +9,7 @@ use super::{
     Variant,
     aliases::ByDomain,
     blame::{RefusedVersion, blame},
-    subscription::Subscription,
+    subscription::{NameLists, Subscription},
 };
 use crate::{
     name::ResourceName,
@@ -32,6 +32,9 @@ pub(super) struct TypeState {
     base: TypeSnapshot,
     /// Only names in the scope of the subscription.
     exceptions: BTreeMap<Name, Told>,
+    /// Of what the client asked for by name it was told nothing yet, where `exceptions` has nothing else: who asks for
+    /// thousands of names needs no thousands of exceptions until the first response.
+    fresh: bool,
     /// What the client is known to have of a name where that is not what it was told last, because it refused that or
     /// its subscription changed before it answered. Only names in the scope of the subscription.
     unaccepted: BTreeMap<Name, Option<Version>>,
@@ -72,7 +75,7 @@ enum Progress {
     #[default]
     Settled,
     /// Not answered yet.
-    Waiting(Flight),
+    Waiting(Box<Flight>),
     /// It was refused, and nothing was sent since.
     Refused,
 }
@@ -81,7 +84,7 @@ enum Progress {
 #[derive(Debug)]
 struct Flight {
     version: Version,
-    upserts: Vec<Arc<VersionedResource>>,
+    upserts: Arc<Vec<Arc<VersionedResource>>>,
     removed: Vec<Name>,
     /// What the client was told until then, and so has if it is not in `unaccepted`: accepting everything, which is the
     /// rule, costs nothing per resource. `None` once `unaccepted` has it of each resource of the response.
@@ -162,15 +165,17 @@ impl TypeState {
         variant: Variant,
     ) -> Option<Diff> {
         let subscription = self.subscription.as_ref()?;
-        if !self.owed && self.exceptions.is_empty() && self.base.is_same(current) {
+        if !self.owed && !self.fresh && self.exceptions.is_empty() && self.base.is_same(current) {
             return None;
         }
         let mut diff = Diff { owed: self.owed, ..Default::default() };
         let mut changes = self.base.changes(current);
         subscription.retain(&mut changes, |name| self.reached.contains_key(name));
         let exceptional = |change: &Change<'_>| {
-            !self.exceptions.is_empty()
-                && change.name().is_some_and(|name| self.exceptions.contains_key(name))
+            change.name().is_some_and(|name| {
+                (self.fresh && subscription.names(name))
+                    || (!self.exceptions.is_empty() && self.exceptions.contains_key(name))
+            })
         };
         for change in changes.into_iter().filter(|change| !exceptional(change)) {
             match (change.before, change.after) {
@@ -179,7 +184,9 @@ impl TypeState {
                 (None, None) => {}
             }
         }
-        for (name, told) in &self.exceptions {
+        let unheard = if self.fresh { subscription.all_names() } else { &[] };
+        let unheard = unheard.iter().filter(|name| !self.exceptions.contains_key(*name));
+        for (name, told) in unheard.map(|name| (name, &Told::Nothing)).chain(&self.exceptions) {
             match current.get(name) {
                 // What dies would not live longer for being known from an earlier stream.
                 Some(resource)
@@ -193,7 +200,7 @@ impl TypeState {
                 },
             }
         }
-        if !self.exceptions.is_empty() {
+        if self.fresh || !self.exceptions.is_empty() {
             diff.upserts.sort_by(|one, other| one.name.cmp(&other.name));
             diff.removed.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
@@ -218,6 +225,7 @@ impl TypeState {
             // So that is what the client was told.
             self.base = current.clone();
             self.exceptions.clear();
+            self.fresh = false;
             return None;
         }
         Some(diff)
@@ -246,7 +254,7 @@ impl TypeState {
         &mut self,
         nonce: &str,
         current: &TypeSnapshot,
-        upserts: Vec<Arc<VersionedResource>>,
+        upserts: Arc<Vec<Arc<VersionedResource>>>,
         removed: Vec<Name>,
         kept: Vec<(Name, Told)>,
     ) {
@@ -254,10 +262,11 @@ impl TypeState {
             base: std::mem::replace(&mut self.base, current.clone()),
             exceptions: std::mem::replace(&mut self.exceptions, kept.into_iter().collect()),
         };
+        self.fresh = false;
         let version = current.version();
         let (before, still_refused) = (Some(before), false);
-        self.progress =
-            Progress::Waiting(Flight { version, upserts, removed, before, more: false, still_refused });
+        let flight = Flight { version, upserts, removed, before, more: false, still_refused };
+        self.progress = Progress::Waiting(Box::new(flight));
         self.last_nonce = nonce.to_owned();
         self.sent_version = Some(version);
         self.owed = false;
@@ -266,14 +275,14 @@ impl TypeState {
     /// Takes note of a response that goes out now and says nothing new; gives its version.
     pub(super) fn said_alive(&mut self, nonce: &str, current: &TypeSnapshot) -> Version {
         let version = self.sent_version.unwrap_or_else(|| current.version());
-        self.progress = Progress::Waiting(Flight {
+        self.progress = Progress::Waiting(Box::new(Flight {
             version,
-            upserts: Vec::new(),
+            upserts: Arc::default(),
             removed: Vec::new(),
             before: None,
             more: false,
             still_refused: matches!(self.progress, Progress::Refused),
-        });
+        }));
         self.last_nonce = nonce.to_owned();
         version
     }
@@ -303,7 +312,8 @@ impl TypeState {
         }
         self.doubt_flight();
         let progress = std::mem::replace(&mut self.progress, Progress::Refused);
-        let Progress::Waiting(Flight { version, upserts, removed, .. }) = progress else { return None };
+        let Progress::Waiting(flight) = progress else { return None };
+        let Flight { version, upserts, removed, .. } = *flight;
         let sent: Vec<_> = upserts.iter().map(|sent| (sent.name.to_string(), sent.version)).collect();
         self.refused.extend(blame(&message, &resources, &sent));
         if !resources.is_empty() {
@@ -353,14 +363,18 @@ impl TypeState {
     /// Replaces the subscription; what is out of its scope is forgotten.
     pub(super) fn subscribe(&mut self, subscription: Subscription) {
         let Some(old) = self.subscription.replace(subscription.clone()) else {
-            let names = subscription.all_names().iter().cloned();
-            self.exceptions = names.map(|name| (name, Told::Nothing)).collect();
+            self.fresh = !subscription.all_names().is_empty();
             return;
         };
         if old == subscription {
             return;
         }
         self.doubt_flight();
+        if std::mem::take(&mut self.fresh) {
+            for name in old.all_names() {
+                self.exceptions.entry(name.clone()).or_insert(Told::Nothing);
+            }
+        }
         if subscription.all() && !old.all() {
             // Of all other names in the base it was told nothing.
             for name in old.all_names() {
@@ -503,16 +517,28 @@ impl TypeState {
 
     /// Of a name in the scope of the subscription.
     fn told(&self, name: &str) -> Told {
-        Told::of(name, &self.base, &self.exceptions)
+        match Told::of(name, &self.base, &self.exceptions) {
+            Told::Absent if self.fresh && self.asks_by(name) && !self.exceptions.contains_key(name) => {
+                Told::Nothing
+            }
+            told => told,
+        }
+    }
+
+    fn asks_by(&self, name: &str) -> bool {
+        self.subscription.as_ref().is_some_and(|subscription| subscription.names(name))
     }
 
     /// What the client is known to have of a name in the scope of the subscription.
     fn acknowledged(&self, name: &str) -> Option<Version> {
-        match (self.unaccepted.get(name), &self.progress) {
-            (Some(has), _) => *has,
-            (None, Progress::Waiting(Flight { before: Some(before), .. })) => before.told(name).version(),
-            (None, _) => self.told(name).version(),
+        if let Some(has) = self.unaccepted.get(name) {
+            return *has;
         }
+        let before = match &self.progress {
+            Progress::Waiting(flight) => flight.before.as_ref(),
+            _ => None,
+        };
+        before.map_or_else(|| self.told(name), |before| before.told(name)).version()
     }
 
     /// The version of a resource that the client is known to have, if any; `None` if it did not ask for it.
@@ -551,7 +577,7 @@ impl TypeState {
 
     /// Whether there is more to tell after an answer that has not come yet.
     pub(super) fn is_stalled(&self) -> bool {
-        matches!(self.progress, Progress::Waiting(Flight { more: true, .. }))
+        matches!(&self.progress, Progress::Waiting(flight) if flight.more)
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -607,7 +633,7 @@ impl TypeState {
             current.is_some_and(|current| {
                 let mut changes = self.base.changes(current);
                 subscription.retain(&mut changes, |name| self.reached.contains_key(name));
-                self.exceptions.is_empty() && changes.is_empty()
+                !self.fresh && self.exceptions.is_empty() && changes.is_empty()
             })
         };
         Some(match &self.progress {
@@ -626,9 +652,10 @@ impl TypeState {
     }
 
     /// Has names that were subscribed to before anything was known share their memory with the snapshot's.
-    pub(super) fn share_names(&mut self, current: &TypeSnapshot) {
+    pub(super) fn share_names(&mut self, current: &TypeSnapshot, lists: &NameLists) {
         if let Some(subscription) = &mut self.subscription {
             subscription.share_names(current);
+            subscription.share_list(lists);
         }
     }
 }

@@ -152,7 +152,7 @@ impl<C: Ends> Link<C> {
 
     fn pump(&mut self) {
         while let Some(outgoing) = self.server.next() {
-            for resource in &outgoing.upserts {
+            for resource in outgoing.upserts.iter() {
                 let key = (outgoing.type_, resource.name.to_string());
                 let before = self.sent.insert(key, resource.version.to_string());
                 let wildcard = outgoing.type_.is_wildcard_by_default();
