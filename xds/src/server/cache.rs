@@ -89,7 +89,7 @@ struct Proxies {
 struct Proxy {
     own: Option<Own>,
     /// As on its newest stream; `None` before the first.
-    node: Option<Node>,
+    node: Option<Arc<Node>>,
     /// Open streams, the newest last.
     streams: Vec<Arc<Stream>>,
     /// As of the end of the last stream.
@@ -113,7 +113,7 @@ struct StreamState {
 pub(super) struct ProxyStream {
     cache: SnapshotCache,
     variant: Variant,
-    node: Node,
+    node: Arc<Node>,
     stream: Arc<Stream>,
     /// As of which the session has its snapshot.
     generation: u64,
@@ -289,7 +289,7 @@ impl SnapshotCache {
     }
 
     /// The proxies with an open stream.
-    pub fn connected(&self) -> Vec<Node> {
+    pub fn connected(&self) -> Vec<Arc<Node>> {
         let proxies = self.inner.proxies.lock();
         proxies
             .by_id
@@ -342,6 +342,7 @@ impl SnapshotCache {
 
     /// Registers a new stream of the proxy that `node` names.
     pub(super) fn open(&self, node: Node, variant: Variant) -> ProxyStream {
+        let node = Arc::new(node);
         let session =
             ServerSession::of_client(variant, &node.client_features).sharing(self.inner.lists.clone());
         let state = StreamState { variant, session, books: Books::open() };
@@ -595,7 +596,7 @@ fn differing(before: &Layer, after: &Layer) -> Changed {
 }
 
 /// The books of one proxy; `None` without a stream.
-fn books(node: Node, streams: &[Arc<Stream>], with_resources: bool) -> Option<ProxyBooks> {
+fn books(node: Arc<Node>, streams: &[Arc<Stream>], with_resources: bool) -> Option<ProxyBooks> {
     let mut all: Option<ProxyBooks> = None;
     for stream in streams {
         let stream = stream.state.lock();

@@ -50,8 +50,8 @@ impl CsdsService {
     fn answer(&self, request: &ClientStatusRequest) -> Result<ClientStatusResponse, Status> {
         let matchers = Matchers::new(&request.node_matchers).map_err(Status::invalid_argument)?;
         let connected = self.cache.connected();
-        let mut ids: Vec<String> =
-            connected.into_iter().filter(|node| matchers.matches(&node.id)).map(|node| node.id).collect();
+        let matching = connected.iter().filter(|node| matchers.matches(&node.id));
+        let mut ids: Vec<String> = matching.map(|node| node.id.clone()).collect();
         ids.sort();
         let books = ids.iter().filter_map(|id| self.cache.books(id));
         let with_contents = !request.exclude_resource_contents;

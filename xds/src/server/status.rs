@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ProxyStatus {
     /// As the proxy introduced itself.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// Open streams. With none, the rest is as of the last one's end.
     pub streams: usize,
     /// Per type that it asked for, on the newest stream on which it did.
@@ -69,7 +69,7 @@ pub struct Nack {
 #[derive(Debug, Clone)]
 pub struct ProxyBooks {
     /// As the proxy introduced itself.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// When the oldest of its open streams was opened.
     pub connected_at: SystemTime,
     /// What its newest stream speaks.

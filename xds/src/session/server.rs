@@ -20,6 +20,7 @@ mod blame;
 mod lives;
 mod outgoing;
 mod request;
+mod states;
 mod subscription;
 mod types;
 
@@ -33,11 +34,7 @@ pub use self::{
     subscription::NameLists,
     types::{Refusal, SyncState, TypeReport},
 };
-use self::{
-    lives::Lives,
-    subscription::Subscription,
-    types::{Diff, TypeState},
-};
+use self::{lives::Lives, states::TypeStates, subscription::Subscription, types::Diff};
 use super::{Name, Version, VersionedResource, VersionedSnapshot};
 use crate::resource::ResourceType;
 
@@ -58,8 +55,7 @@ pub struct ServerSession {
     given: Option<Arc<VersionedSnapshot>>,
     /// The same with what the client named of its reserve.
     snapshot: Option<Arc<VersionedSnapshot>>,
-    /// Indexed by type.
-    types: [TypeState; ResourceType::ALL.len()],
+    types: TypeStates,
     lists: NameLists,
     /// Number of responses so far; the source of nonces.
     responses: u64,
@@ -84,7 +80,9 @@ impl ServerSession {
     pub fn set_snapshot(&mut self, snapshot: Arc<VersionedSnapshot>) {
         if self.snapshot.is_none() {
             for type_ in ResourceType::ALL {
-                self.types[type_.index()].share_names(snapshot.get(type_), &self.lists);
+                if let Some(state) = self.types.asked(type_) {
+                    state.share_names(snapshot.get(type_), &self.lists);
+                }
             }
         }
         self.given = Some(snapshot);
@@ -98,14 +96,16 @@ impl ServerSession {
                 return given.clone();
             }
             let names = |type_: ResourceType| {
-                let subscription = self.types[type_.index()].subscription.as_ref();
+                let subscription = self.types[type_].subscription.as_ref();
                 subscription.map(Subscription::all_names).unwrap_or_default()
             };
             Arc::new(given.with_named(names))
         });
         if let Some(snapshot) = &self.snapshot {
             for type_ in ResourceType::ALL {
-                self.types[type_.index()].reach(type_, snapshot.get(type_));
+                if let Some(state) = self.types.asked(type_) {
+                    state.reach(type_, snapshot.get(type_));
+                }
             }
         }
     }
@@ -117,7 +117,7 @@ impl ServerSession {
         let snapshot = self.snapshot.clone()?;
         let mut clusters_wait = false;
         for type_ in ResourceType::ALL {
-            if self.types[type_.index()].is_stalled() {
+            if self.types[type_].is_stalled() {
                 if type_ == ResourceType::Cluster {
                     clusters_wait = true;
                     continue;
@@ -133,7 +133,7 @@ impl ServerSession {
             if clusters_wait && !is_part_of_clusters(type_) {
                 return None;
             }
-            if self.types[type_.index()].stall() {
+            if self.types[type_].stall() {
                 if type_ == ResourceType::Cluster {
                     clusters_wait = true;
                     continue;
@@ -153,7 +153,7 @@ impl ServerSession {
             let Some(diff) = self.diff(type_, &snapshot).filter(|diff| !diff.removed.is_empty()) else {
                 continue;
             };
-            if self.types[type_.index()].is_waiting() {
+            if self.types[type_].is_waiting() {
                 return None;
             }
             return Some(self.send(type_, &snapshot, diff, true));
@@ -163,23 +163,23 @@ impl ServerSession {
 
     /// What is known of the client's state of one type; `None` if it did not ask for it.
     pub fn report(&self, type_: ResourceType) -> Option<TypeReport> {
-        self.types[type_.index()].report(true)
+        self.types[type_].report(true)
     }
 
     /// The same without each of its resources, of which there can be ten thousands.
     pub fn summary(&self, type_: ResourceType) -> Option<TypeReport> {
-        self.types[type_.index()].report(false)
+        self.types[type_].report(false)
     }
 
     /// How far the client is with one type; `None` if it did not ask for it.
     pub fn sync(&self, type_: ResourceType) -> Option<SyncState> {
         let current = self.snapshot.as_ref().map(|snapshot| snapshot.get(type_));
-        self.types[type_.index()].sync(current)
+        self.types[type_].sync(current)
     }
 
     /// What the client is to have of one type, and the names of what it asked for that does not exist.
     pub fn wanted(&self, type_: ResourceType) -> (Vec<Arc<VersionedResource>>, Vec<String>) {
-        let state = &self.types[type_.index()];
+        let state = &self.types[type_];
         let Some((subscription, snapshot)) = state.subscription.as_ref().zip(self.snapshot.as_ref()) else {
             return Default::default();
         };
@@ -196,17 +196,17 @@ impl ServerSession {
     pub fn is_acknowledged(&self, type_: ResourceType, name: &str) -> Option<bool> {
         let snapshot = self.snapshot.as_ref()?;
         let current = snapshot.get(type_).get(name).map(|resource| resource.version);
-        self.types[type_.index()].has_acknowledged(name, current)
+        self.types[type_].has_acknowledged(name, current)
     }
 
     /// The version of a resource that the client is known to have, if any; `None` if it did not ask for it.
     pub fn held_version(&self, type_: ResourceType, name: &str) -> Option<Option<Version>> {
-        self.types[type_.index()].held_version(name)
+        self.types[type_].held_version(name)
     }
 
     /// Whether the client asked for one of these.
     pub(crate) fn is_concerned_by(&self, type_: ResourceType, names: &[Name]) -> bool {
-        self.types[type_.index()].is_concerned_by(names)
+        self.types[type_].is_concerned_by(names)
     }
 
     /// The number of responses that are not answered yet.
@@ -215,12 +215,12 @@ impl ServerSession {
     }
 
     fn diff(&mut self, type_: ResourceType, snapshot: &VersionedSnapshot) -> Option<Diff> {
-        self.types[type_.index()].diff(type_, snapshot.get(type_), self.variant)
+        self.types.asked(type_)?.diff(type_, snapshot.get(type_), self.variant)
     }
 
     /// Whether the client accepted the last response of a type, or never asked for it.
     fn is_settled(&self, type_: ResourceType) -> bool {
-        self.types[type_.index()].is_settled()
+        self.types[type_].is_settled()
     }
 
     fn send(
@@ -234,7 +234,7 @@ impl ServerSession {
         let nonce = self.responses.to_string();
         let current = snapshot.get(type_);
         let repeats_all = self.repeats_all(type_);
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         if type_ == ResourceType::Cluster {
             let updated: Vec<_> = diff
                 .upserts
@@ -244,9 +244,11 @@ impl ServerSession {
                 .collect();
             // A proxy that takes over a changed cluster waits for endpoints anew, and Envoy does not ask for them if
             // it asked before.
-            self.types[ResourceType::ClusterLoadAssignment.index()].forget(&updated);
+            if let Some(endpoints) = self.types.asked(ResourceType::ClusterLoadAssignment) {
+                endpoints.forget(&updated);
+            }
         }
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         let by_resource = type_ == ResourceType::VirtualHost;
         let (unknown, mut removed) =
             if by_resource { (diff.absent, Vec::new()) } else { (Vec::new(), diff.absent) };

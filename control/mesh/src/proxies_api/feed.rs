@@ -185,7 +185,7 @@ impl Seen {
 /// Of everything that the object shows and that does not pass with the time.
 fn digest(books: &ProxyBooks) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let Node { user_agent_name, .. } = &books.node;
+    let Node { user_agent_name, .. } = books.node.as_ref();
     (user_agent_name, books.connected_at, books.variant == Variant::Delta).hash(&mut hasher);
     for (type_, status) in &books.types {
         (type_.type_url(), status.state, &status.sent_version, &status.acked_version, status.held)
@@ -222,7 +222,7 @@ pub(super) mod tests {
             refused_at: None,
         };
         ProxyBooks {
-            node: Node { id: id.to_owned(), ..Node::default() },
+            node: Node { id: id.to_owned(), ..Node::default() }.into(),
             connected_at: SystemTime::UNIX_EPOCH,
             variant: Variant::Delta,
             unanswered_for: None,
@@ -240,7 +240,7 @@ pub(super) mod tests {
 
     fn told(feed: &Feed, position: Option<u64>) -> (Vec<(Change, String)>, u64) {
         let (events, position) = feed.after(position).expect("known");
-        (events.into_iter().map(|event| (event.change, event.books.node.id)).collect(), position)
+        (events.into_iter().map(|event| (event.change, event.books.node.id.clone())).collect(), position)
     }
 
     #[tokio::test(start_paused = true)]

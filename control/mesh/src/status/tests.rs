@@ -70,7 +70,7 @@ fn books(proxy: &str, state: SyncState, refused: &[(&str, bool)]) -> ProxyBooks 
         refused_at: None,
     };
     ProxyBooks {
-        node: Node { id: proxy.to_owned(), ..Node::default() },
+        node: Node { id: proxy.to_owned(), ..Node::default() }.into(),
         connected_at: SystemTime::UNIX_EPOCH,
         variant: Variant::Delta,
         unanswered_for: None,

@@ -1,5 +1,7 @@
 //! The books in the words of CSDS.
 
+use std::sync::Arc;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
@@ -22,7 +24,7 @@ pub(super) fn client(books: ProxyBooks, with_contents: bool) -> ClientConfig {
         generic(resource, type_, with_contents)
     };
     ClientConfig {
-        node: Some(node),
+        node: Some(Arc::unwrap_or_clone(node)),
         generic_xds_configs: resources.into_iter().map(config).collect(),
         ..ClientConfig::default()
     }

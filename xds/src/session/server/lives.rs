@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Outgoing, ServerSession, Variant, types::TypeState};
+use super::{Outgoing, ServerSession, Variant, states::TypeStates};
 use crate::{
     resource::ResourceType,
     session::{Name, TypeSnapshot, Version, VersionedSnapshot},
@@ -70,9 +70,9 @@ impl Lives {
     }
 
     /// Forgets what clients are not to keep alive: what changed, is gone, or was refused.
-    fn retain(&mut self, types: &[TypeState], snapshot: &VersionedSnapshot) {
+    fn retain(&mut self, types: &TypeStates, snapshot: &VersionedSnapshot) {
         self.lives.retain(|(type_, name), life| {
-            let (state, current) = (&types[type_.index()], snapshot.get(*type_).get(name));
+            let (state, current) = (&types[*type_], snapshot.get(*type_).get(name));
             // What was refused shows when the response is answered.
             current.is_some_and(|current| current.version == life.version)
                 && (state.is_waiting() || state.has_acknowledged(name, Some(life.version)) == Some(true))
@@ -110,7 +110,7 @@ impl ServerSession {
 
     /// Whether a response of a type may go out that says nothing new.
     fn may_be_said_alive(&self, type_: ResourceType) -> bool {
-        let state = &self.types[type_.index()];
+        let state = &self.types[type_];
         let current = self.snapshot.as_ref().map(|snapshot| snapshot.get(type_));
         // The state of the world has to be repeated as a whole, which would tell of what has to wait for other types.
         !state.is_waiting()
@@ -138,7 +138,7 @@ impl ServerSession {
         self.responses += 1;
         let nonce = self.responses.to_string();
         let repeats_all = self.repeats_all(type_);
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         let (upserts, alive) =
             if repeats_all { (state.all_in_scope(current, &[]), Vec::new()) } else { (Vec::new(), alive) };
         let version = state.said_alive(&nonce, current);

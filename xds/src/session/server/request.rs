@@ -37,7 +37,7 @@ impl ServerSession {
         let Some(type_) = ResourceType::from_type_url(&request.type_url) else {
             return Handled::UnknownType(request.type_url);
         };
-        let state = &self.types[type_.index()];
+        let state = &self.types[type_];
         let first = state.subscription.is_none();
         // Without a nonce it was sent before any response arrived, so it changes the subscription and answers nothing.
         let answers = !first && !request.response_nonce.is_empty();
@@ -47,7 +47,7 @@ impl ServerSession {
         let handled = if answers { self.answer(type_, request.error_detail) } else { Handled::Asked(type_) };
 
         // A client that never named anything asks for everything by naming nothing; once it did, nothing is nothing.
-        let named_nothing_ever = self.types[type_.index()]
+        let named_nothing_ever = self.types[type_]
             .subscription
             .as_ref()
             .is_none_or(|before| before.all() && before.all_names().is_empty());
@@ -58,7 +58,7 @@ impl ServerSession {
             names.len() < named || (names.is_empty() && type_.is_wildcard_by_default() && named_nothing_ever);
         let mut subscription = Subscription::new(all, self.names(type_, names));
         subscription.share_list(&self.lists);
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         state.subscribe(subscription);
         state.owed |= first;
         self.compose();
@@ -72,13 +72,11 @@ impl ServerSession {
         };
         let handled = match request.response_nonce.as_str() {
             "" => Handled::Asked(type_),
-            nonce if nonce == self.types[type_.index()].last_nonce => {
-                self.answer(type_, request.error_detail.take())
-            }
+            nonce if nonce == self.types[type_].last_nonce => self.answer(type_, request.error_detail.take()),
             _ => Handled::Stale(type_),
         };
 
-        let first = self.types[type_.index()].subscription.is_none();
+        let first = self.types[type_].subscription.is_none();
         if first
             || !request.resource_names_subscribe.is_empty()
             || !request.resource_names_unsubscribe.is_empty()
@@ -98,7 +96,7 @@ impl ServerSession {
         let mut more = self.names(type_, request.resource_names_subscribe);
         let mut less = self.names(type_, request.resource_names_unsubscribe);
 
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         let before = state.subscription.clone().unwrap_or_default();
         let mut all = before.all() || (first && more.is_empty() && type_.is_wildcard_by_default());
         if !first {
@@ -138,14 +136,14 @@ impl ServerSession {
             Variant::Delta => name.into(),
             Variant::Sotw => ResourceName::canonical(&name),
         };
-        let subscription = self.types[type_.index()].subscription.as_ref();
+        let subscription = self.types[type_].subscription.as_ref();
         let served = || Some(&self.snapshot.as_ref()?.get(type_).get(&name)?.name);
         let known = subscription.and_then(|subscription| subscription.find(&name)).or_else(served);
         known.cloned().unwrap_or_else(|| Name::from(&*name))
     }
 
     fn answer(&mut self, type_: ResourceType, error: Option<Status>) -> Handled {
-        let state = &mut self.types[type_.index()];
+        let state = &mut self.types[type_];
         let Some(error) = error else {
             // Repeating the answer to change the subscription is how state of the world works.
             return if state.accepted() { Handled::Accepted(type_) } else { Handled::Asked(type_) };
