@@ -109,7 +109,7 @@ async fn settle(cache: &SnapshotCache, clock: &Clock, proxies: usize) -> Report 
     }
     let (answers, last) = clock.take();
     let micros = last.map(|last| micros(last.saturating_duration_since(started))).into_iter().collect();
-    Report { micros, answers, behind: behind(cache) }
+    Report { micros, answers, behind: behind(cache, sample()) }
 }
 
 async fn single(
@@ -119,7 +119,6 @@ async fn single(
     changes: usize,
     gap: Duration,
 ) -> Report {
-    let proxies = cache.connected().len();
     let mut report = Report::default();
     for number in 0..changes {
         clock.take();
@@ -129,9 +128,7 @@ async fn single(
         sleep(gap).await;
         let (answers, last) = clock.take();
         report.answers += answers;
-        if answers != proxies {
-            report.behind += proxies.abs_diff(answers);
-        }
+        report.behind += behind(cache, std::iter::once(number * 7));
         report.micros.extend(last.map(|last| micros(last.saturating_duration_since(started))));
     }
     report
@@ -161,18 +158,23 @@ async fn storm(
     }
     let (answers, last) = clock.take();
     let micros = last.map(|last| micros(last.saturating_duration_since(started))).into_iter().collect();
-    Report { micros, answers, behind: behind(cache) }
+    Report { micros, answers, behind: behind(cache, sample()) }
 }
 
-/// Connected proxies that owe an answer, or are not in step with some type.
-fn behind(cache: &SnapshotCache) -> usize {
+/// Connected proxies that are not in step with some service for which they asked.
+fn behind(cache: &SnapshotCache, services: impl Iterator<Item = usize> + Clone) -> usize {
     let in_step = |id: &str| {
         let name = |number: usize| format!("service-{number}.default:80");
-        (0..1000).step_by(37).all(|number| {
+        services.clone().all(|number| {
             cache.is_acknowledged(id, ResourceType::ClusterLoadAssignment, &name(number)) != Some(false)
         })
     };
     cache.connected().iter().filter(|node| !in_step(&node.id)).count()
+}
+
+/// Some of all services.
+fn sample() -> impl Iterator<Item = usize> + Clone {
+    (0..1000).step_by(37)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -56,6 +56,9 @@ impl ServerSession {
         names.retain(|name| name != WILDCARD);
         let all =
             names.len() < named || (names.is_empty() && type_.is_wildcard_by_default() && named_nothing_ever);
+        if self.types[type_].subscription.as_ref().is_some_and(|before| before.is(all, &names)) {
+            return handled;
+        }
         let mut subscription = Subscription::new(all, self.names(type_, names));
         subscription.share_list(&self.lists);
         let state = &mut self.types[type_];

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh64::Xxh64;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::{
     name::ResourceName,
@@ -21,6 +21,8 @@ pub(super) struct Subscription {
     /// By name; also of resources that do not exist. Sorted, each once. There are thousands of them on thousands of
     /// streams, so that each takes one pointer to a name that all share, and equal lists are one.
     names: Arc<Vec<Name>>,
+    /// Of the names, in any order.
+    digest: u64,
     /// Whether one of the names is a structured one.
     structured: bool,
 }
@@ -48,7 +50,13 @@ impl Subscription {
         names.dedup();
         names.shrink_to_fit();
         let structured = names.iter().any(|name| ResourceName::is_structured(name));
-        Self { all, names: Arc::new(names), structured }
+        Self { all, digest: digest(&names), names: Arc::new(names), structured }
+    }
+
+    /// Whether it is this that a client repeats, in whatever order. State of the world has it repeat everything with
+    /// each answer, so that it is not compared name by name: who makes up names of the same digest deceives itself.
+    pub(super) fn is(&self, all: bool, names: &[String]) -> bool {
+        self.all == all && self.names.len() == names.len() && self.digest == digest(names)
     }
 
     /// Whether it has names that may be other than those of the resources that they stand for.
@@ -113,23 +121,21 @@ impl Subscription {
     /// Has equal subscriptions share their names.
     pub(super) fn share_list(&mut self, lists: &NameLists) {
         if self.names.len() >= SHORT {
-            lists.share(&mut self.names);
+            lists.share(self.digest, &mut self.names);
         }
     }
+}
+
+fn digest(names: &[impl AsRef<str>]) -> u64 {
+    names.iter().fold(0, |sum, name| sum.wrapping_add(xxh64(name.as_ref().as_bytes(), 0)))
 }
 
 // === impl NameLists ===
 
 impl NameLists {
-    fn share(&self, names: &mut Arc<Vec<Name>>) {
-        let mut digest = Xxh64::default();
-        for name in names.iter() {
-            digest.update(name.as_bytes());
-            // No part of a name.
-            digest.update(&[0xff]);
-        }
+    fn share(&self, digest: u64, names: &mut Arc<Vec<Name>>) {
         let mut known = self.0.lock();
-        let same = known.lists.get(&digest.digest()).and_then(Weak::upgrade).filter(|same| same == names);
+        let same = known.lists.get(&digest).and_then(Weak::upgrade).filter(|same| same == names);
         if let Some(same) = same {
             *names = same;
             return;
@@ -138,13 +144,24 @@ impl NameLists {
             known.lists.retain(|_, list| list.strong_count() > 0);
             known.full = (known.lists.len() * 2).max(64);
         }
-        known.lists.insert(digest.digest(), Arc::downgrade(names));
+        known.lists.insert(digest, Arc::downgrade(names));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_repeated_in_another_order_is_the_same() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let asked = Subscription::new(false, vec!["a".into(), "b".into()]);
+        assert!(asked.is(false, &names(&["a", "b"])) && asked.is(false, &names(&["b", "a"])));
+        assert!(!asked.is(true, &names(&["a", "b"])));
+        for other in [&["a"][..], &["a", "c"], &["a", "b", "c"], &["ab", ""], &["a", "a"]] {
+            assert!(!asked.is(false, &names(other)), "{other:?}");
+        }
+    }
 
     fn subscription(names: std::ops::Range<usize>) -> Subscription {
         Subscription::new(false, names.map(|name| name.to_string().into()).collect())
