@@ -104,7 +104,11 @@ impl ServerSession {
         let mut all = before.all() || (first && more.is_empty() && type_.is_wildcard_by_default());
         if !first {
             // To ask again for what one has means to have lost it.
-            state.forget(&more);
+            match type_ {
+                // There a name that does not exist is told otherwise than one that is gone.
+                ResourceType::VirtualHost => more.iter().for_each(|name| state.renew(name)),
+                _ => state.forget(&more),
+            }
             state.take_back(&less);
         }
         let named = (more.len(), less.len());

@@ -200,6 +200,11 @@ impl TypeState {
                 },
             }
         }
+        if !diff.absent.is_empty() && (!self.reached.is_empty() || subscription.has_structured()) {
+            let absent = std::mem::take(&mut diff.absent);
+            let unanswered = |asked: &Name| !self.is_answered_by_other(asked, &diff.upserts);
+            diff.absent = absent.into_iter().filter(unanswered).collect();
+        }
         if self.fresh || !self.exceptions.is_empty() {
             diff.upserts.sort_by(|one, other| one.name.cmp(&other.name));
             diff.removed.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -384,7 +389,8 @@ impl TypeState {
             self.base = TypeSnapshot::default();
         }
         for name in subscription.all_names().iter().filter(|name| !old.names(name)) {
-            let told = old.covers(name) && !matches!(self.told(name), Told::Absent);
+            let covered = old.covers(name) || self.reached.contains_key(name);
+            let told = covered && !matches!(self.told(name), Told::Absent);
             if !told {
                 self.exceptions.insert(name.clone(), Told::Nothing);
             }
@@ -418,19 +424,14 @@ impl TypeState {
             structured.filter_map(|resource| Some((&resource.name, resource.name.parse().ok()?))).collect();
         for (asked, read) in subscription.structured().filter(|(asked, _)| current.get(asked).is_none()) {
             let waits = matches!(self.told(asked), Told::Nothing);
-            let mut found = read.is_glob();
             for (name, _) in there.iter().filter(|(_, name)| read.covers(name)) {
-                found = true;
                 let new = self.reached.entry((*name).clone()).or_default().insert(asked.clone());
                 if (new || waits) && !matches!(self.told(name), Told::Had(_)) {
-                    self.forget(std::slice::from_ref(*name));
+                    self.renew(name);
                 }
             }
-            if found {
-                // A glob may stand for nothing, which is an answer too.
-                self.owed |= waits;
-                self.exceptions.insert(asked.clone(), Told::Absent);
-            }
+            // It may stand for nothing, which is an answer too.
+            self.owed |= waits && read.is_glob();
         }
     }
 
@@ -449,11 +450,30 @@ impl TypeState {
             if new || matches!(self.told(&asked), Told::Nothing) {
                 // The host is the word that is waited for; who asks for what it has, has lost it.
                 if !matches!(self.told(name), Told::Had(_)) {
-                    self.forget(std::slice::from_ref(name));
+                    self.renew(name);
                 }
-                self.exceptions.insert(asked, Told::Absent);
             }
         }
+    }
+
+    /// Has a resource sent again; or that it is gone, if it is by then and the client was told of it.
+    pub(super) fn renew(&mut self, name: &Name) {
+        if !self.covers(name) {
+            return;
+        }
+        let told = if self.was_told(name) { Told::Had(None) } else { Told::Nothing };
+        self.doubt_flight();
+        self.doubt(name, None);
+        self.exceptions.insert(name.clone(), told);
+    }
+
+    /// Whether the word that is waited for under this name is what is sent now, what the client has from an earlier
+    /// stream, or nothing at all for a glob.
+    fn is_answered_by_other(&self, asked: &Name, sent: &[Arc<VersionedResource>]) -> bool {
+        let is_had = |name: &Name| matches!(self.exceptions.get(name), Some(Told::Had(Some(_))));
+        let is_sent = |name: &Name| sent.iter().any(|resource| resource.name == *name);
+        self.reached.iter().any(|(name, names)| names.contains(asked) && (is_had(name) || is_sent(name)))
+            || asked.parse().is_ok_and(|asked: ResourceName| asked.is_glob())
     }
 
     /// The names by which the client asked for a resource, beside its own.

@@ -3,6 +3,7 @@
 mod aliases;
 mod client;
 mod hostile;
+mod hosts_by_domain;
 mod lives;
 mod on_request;
 mod pair;
