@@ -10,7 +10,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use weft_xds::pb::envoy::config::cluster::v3::Cluster as ProtoCluster;
 
-use super::{State, warming::Warming};
+use super::{ListenerEntry, State, warming::Warming};
 use crate::{
     cluster::{Cluster, manager::Tasks},
     config::{ConfigError, Path, cluster, endpoint, source::Patience},
@@ -178,6 +178,14 @@ impl State {
         for host in &entry.cluster.endpoints.load().hosts {
             host.endpoint.mark_gone();
         }
+    }
+
+    /// Whether clusters that go stay for something that is soon to be replaced. They also stay for a listener whose
+    /// successor waits for ever, but who took them back is not to wait for that.
+    pub(super) fn leaving_is_awaited(&self) -> bool {
+        let waits =
+            |entry: &ListenerEntry| entry.slot.is_some() && entry.is_pending() && !entry.warming.is_alone();
+        !self.leaving.is_empty() && (!self.next_routes.is_empty() || self.listeners.values().any(waits))
     }
 
     /// Whether routes or a listener are in force that are to be replaced by others, which wait.

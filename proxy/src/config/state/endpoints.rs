@@ -24,12 +24,13 @@ impl State {
         Ok(())
     }
 
-    /// As in Envoy, a cluster whose endpoints do not exist has none and waits no more; what it had, it keeps.
+    /// As in Envoy, a cluster whose endpoints do not exist has none and waits no more, also one that is to follow another;
+    /// what it had, it keeps.
     pub(super) fn remove_endpoints(&mut self, key: &str) {
         if !self.asked_endpoints().contains(key) {
             self.endpoints.remove(key);
         }
-        for entry in self.clusters.values_mut() {
+        for entry in self.clusters.values_mut().chain(self.next_clusters.values_mut()) {
             if !entry.cluster.is_known() && entry.cluster.discovery.key().as_deref() == Some(key) {
                 entry.warming.give_up();
             }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::watch, time::advance};
 use weft_xds::{Resource, ResourceType, ResourceUpdate, json::any_from_json};
@@ -165,6 +166,45 @@ async fn endpoints_that_do_not_exist_are_not_waited_for() {
     take(&mut state, Endpoints, "b");
     assert!(leads_to(&state, "b"));
     assert_eq!(in_effect(&state), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_cluster_does_not_wait_for_endpoints_that_do_not_exist() {
+    let mut state = serving();
+    let mut changed = patient("a");
+    changed["eds_cluster_config"]["service_name"] = json!("other");
+    give(&mut state, Cluster, &[changed]);
+    assert_eq!((state.next_clusters.len(), in_effect(&state)), (1, (false, true)));
+    take(&mut state, Endpoints, "other");
+    let cluster = state.names.cluster("a").get().expect("in force");
+    assert_eq!((cluster.discovery.key().as_deref(), state.next_clusters.len()), (Some("other"), 0));
+    assert_eq!(in_effect(&state), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_waits_for_ever_for_its_routes_keeps_what_it_replaces_but_no_acknowledgement() {
+    let mut state = serving();
+    let mut next = listener("l", "later");
+    next["filter_chains"][0]["filters"][0]["typed_config"]["rds"]["config_source"]["initial_fetch_timeout"] =
+        json!("0s");
+    give(&mut state, Listener, &[next]);
+    take(&mut state, Cluster, "a");
+    assert_eq!(in_effect(&state), (false, true));
+    advance(FIFTEEN / 2).await;
+    state.stop_waiting();
+    assert!(!state.in_effect(Cluster));
+    advance(FIFTEEN / 2).await;
+    let told = Arc::clone(&state.wanted_changed);
+    let _ = told.notified().now_or_never();
+    state.stop_waiting();
+    assert!(state.in_effect(Cluster));
+    told.notified().now_or_never().expect("who waits to acknowledge is told");
+    let kept = state.names.clusters.get("a").is_some_and(|slot| slot.get().is_some());
+    assert!(kept && !serves(&state, "l"), "the old listener still needs it");
+    give(&mut state, Cluster, &[cluster("b", "b")]);
+    give(&mut state, Endpoints, &[endpoints("b")]);
+    give(&mut state, Routes, &[routes("later", "b")]);
+    assert!(serves(&state, "l") && state.leaving.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,6 +78,11 @@ impl Warming {
     pub(super) fn holds_others(&self) -> bool {
         self.is_shared() && !self.patience.bounded().is_over(self.since.elapsed())
     }
+
+    /// Whether it waits for ever and has done so for as long as others wait with it, with a look at the time.
+    pub(super) fn is_alone(&self) -> bool {
+        !self.holds_others() && !self.is_over()
+    }
 }
 
 // === impl State ===
@@ -105,7 +110,7 @@ impl State {
         match type_ {
             ResourceType::Cluster if self.started => {
                 let awaited = |entry: &ClusterEntry| !entry.from_file && entry.is_awaited();
-                self.leaving.is_empty() && !self.all_clusters().any(awaited)
+                !(self.leaving_is_awaited() || self.all_clusters().any(awaited))
             }
             ResourceType::RouteConfiguration => self.next_routes.is_empty(),
             _ => true,
@@ -189,7 +194,9 @@ impl State {
             tracing::warn!("runtime values did not come in time");
             ended += 1;
         }
+        let mut late = false;
         for (name, entry) in self.listeners.iter_mut().filter(|(_, entry)| entry.pending.is_some()) {
+            let shared = entry.warming.is_shared();
             if entry.warming.ends(now) {
                 tracing::warn!(
                     listener = name,
@@ -197,8 +204,8 @@ impl State {
                 );
                 ended += 1;
             }
+            late |= shared && !entry.warming.is_shared();
         }
-        let mut late = false;
         for (name, entry) in self.clusters.iter_mut().chain(&mut self.next_clusters) {
             if entry.is_ready() {
                 continue;
