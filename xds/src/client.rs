@@ -10,6 +10,7 @@
 //!   server what is there, so that it sends what differs and takes back what is gone.
 
 mod limit;
+mod queue;
 mod rest;
 mod stream;
 

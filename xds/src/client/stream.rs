@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use futures::Stream;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use futures::{Stream, StreamExt as _};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use weft_kit::backoff::Backoff;
 
 use super::{
-    ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Pace, Phase, Service, expire, expiring, follow_up, take,
-    until,
+    ClientConfig, ConfigSink, MAX_RESPONSE_BYTES, Pace, Phase, Service, expire, expiring, follow_up,
+    queue::queue, take, until,
 };
 use crate::{
     pb::envoy::service::discovery::v3::{
@@ -57,12 +54,11 @@ pub(super) async fn stream<D: Dialect>(
     };
     let connecting = connect(&config.server, config.secure.as_ref(), config.connect_timeout);
     let channel = within(deadline, expiring(dialect.session(), sink, connecting)).await??;
-    // Unbounded, but each response leads to a handful of requests at most, and the next one is read after they are in.
-    let (requests, receiver) = mpsc::unbounded_channel();
-    let send_all = |ours: Vec<_>| ours.into_iter().try_for_each(|request| requests.send(request)).is_ok();
+    let (requests, receiver) = queue();
     // Before the stream is open, as some servers answer nothing, not even the headers, until they are asked.
-    let _ = send_all(dialect.session().open(&sink.wanted()));
-    let requests_with_metadata = config.metadata.request(Arc::clone(pace).apply(receiver))?;
+    let _ = requests.send(dialect.session().open(&sink.wanted()), None);
+    let paced = Arc::clone(pace).apply(receiver).map(|queued| queued.request);
+    let requests_with_metadata = config.metadata.request(paced)?;
     let opening = start::<D>(channel, requests_with_metadata, config.service);
     let opening = expiring(dialect.session(), sink, opening);
     let mut responses = within(deadline, opening).await?.map_err(StreamError::Open)?;
@@ -70,17 +66,21 @@ pub(super) async fn stream<D: Dialect>(
     let connected = Connected::new(sink);
     let mut deadline = deadline;
     loop {
-        let response = tokio::select! {
-            response = within(deadline, responses.message()) => response?.map_err(StreamError::Lost)?,
+        let next = async {
+            let room = requests.room().await;
+            responses.message().await.map(|response| (response, room))
+        };
+        let (response, room) = tokio::select! {
+            response = within(deadline, next) => response?.map_err(StreamError::Lost)?,
             () = until(dialect.session().deadline()) => {
                 expire(dialect.session(), connected.sink);
-                if !send_all(follow_up(dialect.session(), connected.sink)) {
+                if !requests.send(follow_up(dialect.session(), connected.sink), None) {
                     break;
                 }
                 continue;
             }
             () = config.wanted_changed.notified() => {
-                if !send_all(follow_up(dialect.session(), connected.sink)) {
+                if !requests.send(follow_up(dialect.session(), connected.sink), None) {
                     break;
                 }
                 continue;
@@ -91,7 +91,7 @@ pub(super) async fn stream<D: Dialect>(
         deadline = None;
         *phase = Phase::Running;
         let answers = take(dialect.session(), connected.sink, response);
-        if !send_all(answers) {
+        if !requests.send(answers, room) {
             break;
         }
     }

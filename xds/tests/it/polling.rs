@@ -68,7 +68,7 @@ fn config(address: std::net::SocketAddr) -> PollConfig {
         node: node("one"),
         type_: ResourceType::Cluster,
         every: Duration::from_millis(20),
-        timeout: Duration::from_millis(500),
+        timeout: PATIENCE,
         resume: false,
         wanted_changed: Arc::new(Notify::new()),
     }
@@ -79,7 +79,6 @@ async fn what_is_polled_changes_with_its_version_and_survives_every_failure() {
     let answers = vec![
         clusters("1", &["a", "b"]),
         answer("304 Not Modified", ""),
-        String::new(),
         answer("500 Oh No", "nothing"),
         answer("200 OK", "{\"resources\": 7}"),
         clusters("2", &["a", "c"]),
@@ -106,12 +105,31 @@ async fn what_is_polled_changes_with_its_version_and_survives_every_failure() {
     assert!(one.starts_with("POST /v3/discovery:clusters HTTP/1.1\r\nhost: control\r\n"), "{one}");
     assert!(one.contains("\"id\":\"one\"") && !one.contains("version_info"), "{one}");
     // The version in force goes with every further one, and does not change by what failed.
-    for _ in 1..6 {
+    for _ in 1..5 {
         let next = request().await;
         assert!(next.contains("\"version_info\":\"1\"") && next.contains("\"id\":\"one\""), "{next}");
     }
     let last = request().await;
     assert!(last.contains("\"version_info\":\"2\""), "{last}");
+    stop.cancel();
+    client.await.expect("the client ends");
+}
+
+#[tokio::test]
+async fn who_is_not_answered_asks_again() {
+    // However long the answers take after that, the last one is for ever.
+    let (address, mut asked) = server(vec![String::new(), clusters("1", &["a"])]).await;
+    let (updates, mut told) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let config = PollConfig { timeout: Duration::from_millis(500), ..config(address) };
+    let sink = Telling { wanted: wanting(ResourceType::Cluster), updates };
+    let client = tokio::spawn(poll(config, sink, stop.clone()));
+    let update = tokio::time::timeout(PATIENCE, told.recv()).await.expect("told").expect("one");
+    assert_eq!((update.version.as_str(), update.upserts.len()), ("1", 1));
+    for _ in 0..2 {
+        let request = asked.try_recv().expect("asked before it was told");
+        assert!(!request.contains("version_info"), "{request}");
+    }
     stop.cancel();
     client.await.expect("the client ends");
 }
