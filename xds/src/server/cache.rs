@@ -282,10 +282,12 @@ impl SnapshotCache {
         connected.into_iter().filter_map(|(id, streams)| Some((id, held(streams)?))).collect()
     }
 
-    /// Whether the proxy has an open stream.
-    pub fn is_connected(&self, proxy_id: &str) -> bool {
-        let proxies = self.inner.proxies.lock();
-        proxies.by_id.get(proxy_id).is_some_and(|proxy| !proxy.streams.is_empty())
+    /// Whether the proxy asked for anything of a type, on a stream that is open. From then on [`holders`](Self::holders)
+    /// has it for what it asked for.
+    pub fn has_asked(&self, proxy_id: &str, type_: ResourceType) -> bool {
+        let proxy = |proxies: &Proxies| Some(proxies.by_id.get(proxy_id)?.streams.clone());
+        let streams = proxy(&self.inner.proxies.lock()).unwrap_or_default();
+        streams.iter().any(|stream| stream.state.lock().session.sync(type_).is_some())
     }
 
     /// The proxies with an open stream.

@@ -171,3 +171,25 @@ async fn signs_of_life_come_in_time_to_who_understands_them() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(new.hear().now_or_never().is_none() && old.hear().now_or_never().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_is_there_has_not_asked_for_a_type_before_it_does() {
+    let cache = SnapshotCache::new();
+    cache.set("proxy", snapshot(""));
+    let mut service = AdsService::new(cache.clone(), CancellationToken::new());
+    let endpoints = ResourceType::ClusterLoadAssignment;
+    assert!(!cache.has_asked("proxy", endpoints));
+    let mut client = Client::open(&mut service, "proxy", &[]).await;
+    client.hear().await.expect("clusters");
+    assert!(cache.has_asked("proxy", ResourceType::Cluster));
+    assert!(!cache.has_asked("proxy", endpoints));
+    assert_eq!(cache.holders(endpoints, "web"), []);
+    client.say(DeltaDiscoveryRequest {
+        type_url: endpoints.type_url().to_owned(),
+        resource_names_subscribe: vec!["web".to_owned()],
+        ..Default::default()
+    });
+    client.hear().await.expect("that there is no such set");
+    assert!(cache.has_asked("proxy", endpoints));
+    assert_eq!(cache.holders(endpoints, "web"), [("proxy".to_owned(), None)]);
+}

@@ -4,7 +4,9 @@
 //! # Guarantees
 //! * It becomes True when every connected proxy that asked for the endpoints of a service of the pod has acknowledged a
 //!   version without it, whatever else changed since; at once for a pod that is behind no service.
-//! * A proxy that lost its connection, or did not return after a start of control, may not know: it counts for [`RETURN`].
+//! * A proxy that lost its connection, or did not return after a start of control, may not know: it counts until it asks
+//!   for endpoints again, and for [`RETURN`] at most.
+//! * What a pod was behind shortly before counts, too: who did not hear of one change may not have heard of the other.
 //! * A pod that proxies keep waiting for [`PATIENCE`] has the condition False, which names them.
 //!
 //! # Caveats
@@ -56,6 +58,13 @@ use crate::publisher::Given;
 const RETURN: Duration = Duration::from_secs(5);
 /// How long proxies may keep a pod waiting before they are named.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often to look at a pod that waits although nothing happens: who asks for less, or has all when it returns, tells
+/// nobody. Sooner while proxies are to return, as the agent waits.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_FOR_RETURN: Duration = Duration::from_millis(100);
+/// For how long a pod that is no longer behind a service is known to have been; a proxy that answers nothing for longer
+/// is a matter of its own.
+const RECENT: Duration = Duration::from_secs(60);
 /// Answers come in crowds: what comes meanwhile is looked at together.
 const GATHER: Duration = Duration::from_millis(2);
 /// Conditions that are written at the same time.
@@ -114,8 +123,8 @@ impl Proxies for SnapshotCache {
         self.holders(ResourceType::ClusterLoadAssignment, set)
     }
 
-    fn is_connected(&self, id: &str) -> bool {
-        self.is_connected(id)
+    fn has_asked(&self, id: &str) -> bool {
+        self.has_asked(id, ResourceType::ClusterLoadAssignment)
     }
 }
 
@@ -140,7 +149,7 @@ impl Leave {
                     }
                 }
                 () = self.departures.told.notified() => sleep(GATHER).await,
-                () = at(waits.next_look()) => {}
+                () = at(waits.next_look(Instant::now())) => {}
                 Some(()) = writes.next() => {}
             }
             let now = Instant::now();

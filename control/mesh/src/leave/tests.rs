@@ -11,7 +11,7 @@ use crate::catalog::{
 
 const SET: &str = "web.default:80";
 
-/// Who is connected, and which version of the set each has.
+/// Who asked for endpoints, and which version of the set each has.
 #[derive(Default)]
 struct Fleet(RefCell<BTreeMap<&'static str, Option<Version>>>);
 
@@ -22,7 +22,7 @@ impl Proxies for Fleet {
         of_set.map(|(id, version)| ((*id).to_owned(), *version)).collect()
     }
 
-    fn is_connected(&self, id: &str) -> bool {
+    fn has_asked(&self, id: &str) -> bool {
         self.0.borrow().contains_key(id)
     }
 }
@@ -152,7 +152,7 @@ fn who_keeps_a_pod_waiting_is_named_after_a_while() {
     let version = test.give(mesh(4, &["web-1"]));
     test.fleet.0.borrow_mut().iter_mut().skip(1).for_each(|(_, held)| *held = version);
     assert_eq!(test.look(), []);
-    assert_eq!(test.waits.next_look(), Some(test.now + PATIENCE));
+    assert_eq!(test.waits.next_look(test.now), Some(test.now + PATIENCE));
     test.now += PATIENCE;
     let behind = Verdict::Behind(vec!["gateway~~n1".into()]);
     assert_eq!(test.look(), [("web-1".to_owned(), behind)]);
@@ -199,4 +199,60 @@ fn after_a_start_those_that_should_be_there_are_waited_for() {
     assert_eq!(test.look(), []);
     test.acknowledges("sidecar~default~job", version);
     assert_eq!(test.look(), out("web-1"), "its own sidecar is not waited for");
+}
+
+#[test]
+fn a_proxy_that_has_gone_counts_before_anybody_says_that_it_is_lost() {
+    let mut test = Test::new();
+    let version = test.give(mesh(4, &["web-1"]));
+    assert_eq!(test.look(), []);
+    // Its stream is out of the list, and it may be back already without having asked.
+    test.fleet.0.borrow_mut().remove("sidecar~default~client");
+    test.all_acknowledge(version);
+    assert_eq!(test.look(), []);
+    assert_eq!(test.waits.next_look(test.now), Some(test.now + LOOK_FOR_RETURN), "who has all tells nothing");
+    test.acknowledges("sidecar~default~client", version);
+    assert_eq!(test.look(), out("web-1"));
+}
+
+#[test]
+fn a_pod_that_was_taken_out_of_its_service_shortly_before_waits_like_any_other() {
+    let mut moved = mesh(4, &[]);
+    let rest = vec![endpoint("web-2", "127.64.0.4", None, Health::Ready)];
+    moved.endpoints = state(vec![], vec![("web", rest)], vec![]).endpoints;
+    let mut leaves = mesh(4, &["web-1"]);
+    leaves.endpoints = moved.endpoints.clone();
+    for together in [true, false] {
+        let mut test = Test::new();
+        if !together {
+            test.give(moved.clone());
+            assert_eq!(test.look(), []);
+        }
+        let version = test.give(leaves.clone());
+        assert_eq!(test.look(), [], "together: {together}");
+        test.all_acknowledge(version);
+        assert_eq!(test.look(), out("web-1"), "together: {together}");
+    }
+    let mut test = Test::new();
+    test.give(moved);
+    test.now += RECENT;
+    test.give(leaves);
+    assert_eq!(test.look(), out("web-1"), "long ago");
+}
+
+#[test]
+fn a_pod_that_waits_is_looked_at_although_nothing_happens() {
+    let mut test = Test::new();
+    assert_eq!(test.waits.next_look(test.now), None);
+    let version = test.give(mesh(4, &["web-1"]));
+    test.fleet.0.borrow_mut().iter_mut().skip(1).for_each(|(_, held)| *held = version);
+    test.now += PATIENCE;
+    assert_eq!(test.look().len(), 1, "it is named");
+    assert_eq!(test.waits.next_look(test.now), Some(test.now + LOOK));
+    // It asks for less, which is no answer; as a gateway it might still be on its way back.
+    test.fleet.0.borrow_mut().remove("gateway~~n1");
+    assert_eq!(test.look(), []);
+    test.now += RETURN;
+    assert_eq!(test.look(), out("web-1"));
+    assert_eq!(test.waits.next_look(test.now), None);
 }

@@ -1,25 +1,28 @@
 //! Which pods are to go, and for whom each waits. No I/O.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use tokio::time::Instant;
 use weft_api::mesh::ProxyId;
-use weft_discovery::model::{MeshState, PodId, ServiceId};
+use weft_discovery::model::{Endpoint, MeshState, PodId, ServiceId};
 use weft_xds::session::Version;
 
-use super::{PATIENCE, RETURN};
+use super::{LOOK, LOOK_FOR_RETURN, PATIENCE, RECENT, RETURN};
 use crate::{catalog::carried, publisher::Given, resources::endpoints::gets_requests};
+
+/// The ids of proxies, each with the version of an endpoint set that it is known to have.
+type Holders = Vec<(String, Option<Version>)>;
 
 /// What is known of the proxies.
 pub(super) trait Proxies {
-    /// The connected proxies that asked for an endpoint set, each with the version that it is known to have.
-    fn holders(&self, set: &str) -> Vec<(String, Option<Version>)>;
+    /// The connected proxies that asked for an endpoint set.
+    fn holders(&self, set: &str) -> Holders;
 
-    /// Whether the proxy is connected.
-    fn is_connected(&self, id: &str) -> bool;
+    /// Whether the proxy is connected and asked for endpoints: before that, it is no holder of what it has.
+    fn has_asked(&self, id: &str) -> bool;
 }
 
 /// What there is to tell of a pod.
@@ -36,8 +39,12 @@ pub(super) enum Verdict {
 pub(super) struct Waits {
     state: Arc<MeshState>,
     pods: BTreeMap<PodId, Wait>,
-    /// Proxies that are not connected, and until when they may come back with what they knew.
+    /// Proxies of which it is not known what they have, and until when they may come back with it.
     absent: BTreeMap<String, Instant>,
+    /// Who had asked for each endpoint set at the last look: who has gone since may not be told of as lost yet.
+    listed: BTreeMap<String, Holders>,
+    /// Pods that stay, by the services that they were behind, with the names of the endpoint sets and until when that counts.
+    recent: BTreeMap<PodId, BTreeMap<ServiceId, Recent>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,13 @@ struct Wait {
     /// By the names of the endpoint sets that had it.
     sets: BTreeMap<String, Without>,
     told: Told,
+}
+
+/// What a pod was behind.
+#[derive(Debug)]
+struct Recent {
+    sets: Vec<String>,
+    until: Instant,
 }
 
 /// Versions of an endpoint set without a pod.
@@ -86,6 +100,7 @@ impl Waits {
             let wait = Wait { uid, since: now, sets: BTreeMap::new(), told: Told::Nothing };
             self.pods.insert((*id).clone(), wait);
         }
+        self.find_recent(state, &new, now);
         if !new.is_empty() {
             self.find_sets(state, &new);
         }
@@ -102,14 +117,37 @@ impl Waits {
 
     fn find_sets(&mut self, state: &MeshState, new: &BTreeSet<&PodId>) {
         for (service, set) in state.endpoints.iter() {
-            let pods = set.endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref());
-            for pod in pods.filter(|pod| new.contains(pod)) {
-                let ports = state.services.get(service).into_iter().flat_map(|service| carried(service));
-                for (name, _) in ports {
-                    if let Some(wait) = self.pods.get_mut(pod) {
-                        let without = Without { service: service.clone(), versions: Vec::new() };
-                        wait.sets.entry(name).or_insert(without);
-                    }
+            for pod in pods(&set.endpoints).filter(|pod| new.contains(pod)) {
+                if let Some(wait) = self.pods.get_mut(pod) {
+                    wait.add(service, sets(state, service));
+                }
+            }
+        }
+        for pod in new {
+            let recent = self.recent.remove(*pod).into_iter().flatten();
+            if let Some(wait) = self.pods.get_mut(*pod) {
+                recent.for_each(|(service, recent)| wait.add(&service, recent.sets));
+            }
+        }
+    }
+
+    /// Takes note of the pods that are no longer behind a service.
+    fn find_recent(&mut self, state: &MeshState, new: &BTreeSet<&PodId>, now: Instant) {
+        self.recent.retain(|id, services| {
+            services.retain(|_, recent| recent.until > now);
+            !services.is_empty() && state.pods.contains_key(id)
+        });
+        for (service, before) in self.state.endpoints.iter() {
+            let set = state.endpoints.get(service);
+            if set.is_some_and(|set| Arc::ptr_eq(set, before)) {
+                continue;
+            }
+            let after: BTreeSet<&PodId> = pods(state.endpoints_of(service)).collect();
+            for pod in pods(&before.endpoints).filter(|pod| !after.contains(pod)) {
+                // What left before has its sets, and what is gone needs none.
+                if state.pods.get(pod).is_some_and(|known| !known.leaving || new.contains(pod)) {
+                    let recent = Recent { sets: sets(&self.state, service), until: now + RECENT };
+                    self.recent.entry(pod.clone()).or_default().insert(service.clone(), recent);
                 }
             }
         }
@@ -118,14 +156,24 @@ impl Waits {
     /// What there is to tell now; each is told once.
     pub(super) fn look(&mut self, proxies: &impl Proxies, now: Instant) -> Vec<(PodId, String, Verdict)> {
         let state = &self.state;
-        self.absent.retain(|id, until| *until > now && returns(state, id) && !proxies.is_connected(id));
-        let mut holders: HashMap<&str, Vec<(String, Option<Version>)>> = HashMap::new();
+        // Before the holders: who asks meanwhile is to be among them, or else still absent.
+        self.absent.retain(|id, until| *until > now && returns(state, id) && !proxies.has_asked(id));
+        let waiting = self.pods.values().filter(|wait| wait.told != Told::Out);
+        let names: BTreeSet<&String> = waiting.flat_map(|wait| wait.sets.keys()).collect();
+        let holders: BTreeMap<String, Holders> =
+            names.into_iter().map(|name| (name.clone(), proxies.holders(name))).collect();
+        for (name, before) in std::mem::take(&mut self.listed) {
+            let Some(after) = holders.get(&name) else { continue };
+            for id in gone(before, after).filter(|id| returns(state, id)) {
+                self.absent.entry(id).or_insert(now + RETURN);
+            }
+        }
         let mut verdicts = Vec::new();
         for (id, wait) in self.pods.iter_mut().filter(|(_, wait)| wait.told != Told::Out) {
             let mut behind = BTreeSet::new();
             for (name, without) in &wait.sets {
-                let holders = holders.entry(name).or_insert_with(|| proxies.holders(name));
-                let late = holders.iter().filter(|(_, version)| !without.versions.contains(version));
+                let holders = holders.get(name).into_iter().flatten();
+                let late = holders.filter(|(_, version)| !without.versions.contains(version));
                 behind.extend(late.map(|(proxy, _)| proxy.clone()));
                 behind.extend(self.absent.keys().cloned());
             }
@@ -138,6 +186,7 @@ impl Waits {
                 verdicts.push((id.clone(), wait.uid.clone(), Verdict::Behind(behind)));
             }
         }
+        self.listed = holders;
         verdicts
     }
 
@@ -147,12 +196,44 @@ impl Waits {
     }
 
     /// When to look although nothing happens.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
         let waiting = || self.pods.values().filter(|wait| wait.told != Told::Out);
         let patience = waiting().filter(|wait| wait.told == Told::Nothing).map(|wait| wait.since + PATIENCE);
-        let returns = waiting().next().and(self.absent.values().min().copied());
-        patience.chain(returns).min()
+        let often = now + if self.absent.is_empty() { LOOK } else { LOOK_FOR_RETURN };
+        let regular = waiting().next().map(|_| often);
+        patience.chain(regular).chain(self.absent.values().copied().filter(|_| regular.is_some())).min()
     }
+}
+
+// === impl Wait ===
+
+impl Wait {
+    fn add(&mut self, service: &ServiceId, sets: Vec<String>) {
+        for name in sets {
+            let without = Without { service: service.clone(), versions: Vec::new() };
+            self.sets.entry(name).or_insert(without);
+        }
+    }
+}
+
+/// Those that are no longer among the holders.
+fn gone(before: Holders, after: &Holders) -> impl Iterator<Item = String> {
+    // As a rule nobody has gone.
+    let same = before.len() == after.len() && before.iter().zip(after).all(|(one, other)| one.0 == other.0);
+    let before = if same { Vec::new() } else { before };
+    let after: BTreeSet<&String> =
+        if same { BTreeSet::new() } else { after.iter().map(|(id, _)| id).collect() };
+    before.into_iter().map(|(id, _)| id).filter(move |id| !after.contains(id))
+}
+
+fn pods(endpoints: &[Endpoint]) -> impl Iterator<Item = &PodId> {
+    endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref())
+}
+
+/// The names of the endpoint sets of a service.
+fn sets(state: &MeshState, service: &ServiceId) -> Vec<String> {
+    let service = state.services.get(service);
+    service.into_iter().flat_map(|service| carried(service)).map(|(name, _)| name).collect()
 }
 
 /// Whether the pod gets requests as an endpoint of the service.
