@@ -8,6 +8,9 @@ use weft_api::{selector::LabelSelector, status::Status};
 
 use super::table::Include;
 
+/// What any watch lasts at most, so that every deadline is a time that there is; its client watches again.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Params {
@@ -19,6 +22,7 @@ pub(super) struct Params {
     pub(super) bookmarks: bool,
     /// Whether a watch that starts with everything says when that is over.
     pub(super) initial_events: bool,
+    /// A day at most.
     pub(super) timeout: Option<Duration>,
 }
 
@@ -58,7 +62,9 @@ impl Params {
             position: number("resourceVersion")?.filter(|position| *position > 0 && !initial_events),
             bookmarks: flag("allowWatchBookmarks"),
             initial_events,
-            timeout: number("timeoutSeconds")?.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            timeout: number("timeoutSeconds")?
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds).min(MAX_TIMEOUT)),
         })
     }
 }
@@ -121,6 +127,8 @@ mod tests {
         assert_eq!((watch.include, watch.watch, watch.position), (Include::Nothing, true, Some(17)));
         assert_eq!((watch.bookmarks, watch.timeout), (true, Some(Duration::from_secs(5))));
         assert_eq!(parse("watch&resourceVersion=0").unwrap().position, None);
+        let endless = parse("watch=1&timeoutSeconds=18446744073709551615").unwrap();
+        assert_eq!(endless.timeout, Some(MAX_TIMEOUT));
         assert!(!parse("watch=false").unwrap().watch);
         let one = parse("fieldSelector=metadata.name%3Dsidecar~default~a").unwrap().selection;
         assert!(one.selects("sidecar~default~a") && !one.selects("sidecar~default~b"));

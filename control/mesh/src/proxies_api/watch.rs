@@ -232,6 +232,12 @@ mod tests {
         assert_eq!(event["object"]["columnDefinitions"], json!([]), "once is enough");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_to_last_for_ever_starts_like_any_other() {
+        let (mut watch, _proxies) = watch("watch=1&timeoutSeconds=18446744073709551615", false);
+        assert_eq!(next(&mut watch).await["type"], "ADDED");
+    }
+
     #[tokio::test]
     async fn a_watch_from_before_a_restart_has_to_list_again_and_one_ends_with_control() {
         let (feed, _) = tests::feed(vec![]);
