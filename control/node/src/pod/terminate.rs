@@ -1,4 +1,5 @@
-//! The end of a pod, in phases: hooks and drain (out of all endpoint sets, then idle) side by side, then SIGTERM, then SIGKILL, the sidecar last of all.
+//! The end of a pod, in phases: hooks and drain (out of all endpoint sets, then idle) side by side, then SIGTERM, then
+//! SIGKILL, the sidecar last of all.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -184,22 +185,30 @@ impl Worker {
     }
 
     /// Waits until the mesh control says that no proxy uses the pod any more, and no longer than is allowed: then the pod
-    /// ends all the same, and an Event says so.
+    /// ends all the same, and an Event says so. Who deletes a pod and leaves no time to wait is told nothing.
     async fn until_out_of_rotation(&self, pod: Option<&Pod>, last: Instant) {
         let bound = self.ctx.timing.out_of_rotation.min(last.saturating_duration_since(Instant::now()));
         let told = self.once(|intent| !matches!(intent, Intent::Follow(pod) if !is_out_of_rotation(pod)));
         if timeout(bound, told).await.is_ok() {
             return;
         }
-        let text = format!(
-            "Proxies have not all acknowledged within {} s that the pod goes, stopping it all the same",
-            bound.as_secs_f64()
-        );
+        let Some(text) = still_in_rotation(bound) else { return };
         tracing::warn!("{text}");
         if let Some(pod) = pod {
             self.ctx.events.pod(pod, None, Severity::Warning, "StillInRotation", text);
         }
     }
+}
+
+/// What is told of proxies that were waited for in vain; nothing if there was no time to wait.
+fn still_in_rotation(bound: Duration) -> Option<String> {
+    // Whole seconds say enough, but of less than one.
+    let places = if bound < Duration::from_secs(1) { 100.0 } else { 1.0 };
+    let seconds = (bound.as_secs_f64() * places).round() / places;
+    let text = format!(
+        "Proxies have not all acknowledged within {seconds} s that the pod goes, stopping it all the same"
+    );
+    (!bound.is_zero()).then_some(text)
 }
 
 fn is_out_of_rotation(pod: &Pod) -> bool {
@@ -257,4 +266,23 @@ pub(super) fn grace_of(pod: &Pod) -> Duration {
 fn deletion_grace(pod: &Pod) -> Duration {
     let seconds = pod.metadata.deletion_grace_period_seconds;
     seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or_else(|| grace_of(pod), Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_that_were_waited_for_in_vain_are_told_of_with_a_time_that_one_can_read() {
+        assert_eq!(still_in_rotation(Duration::ZERO), None, "there was no time to wait");
+        for (bound, shown) in [
+            (Duration::from_millis(50), "0.05"),
+            (Duration::from_nanos(3_998_712_345), "4"),
+            (Duration::from_nanos(998_712_345), "1"),
+            (Duration::from_secs(7), "7"),
+        ] {
+            let text = still_in_rotation(bound).expect("it is told");
+            assert!(text.contains(&format!(" within {shown} s ")), "{text}");
+        }
+    }
 }
