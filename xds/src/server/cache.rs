@@ -106,6 +106,8 @@ struct Stream {
 struct StreamState {
     variant: Variant,
     session: ServerSession,
+    /// As of which the session has its snapshot; `None` before the first.
+    generation: Option<u64>,
     books: Books,
 }
 
@@ -115,8 +117,8 @@ pub(super) struct ProxyStream {
     variant: Variant,
     node: Arc<Node>,
     stream: Arc<Stream>,
-    /// As of which the session has its snapshot.
-    generation: u64,
+    /// As of which the snapshot was last looked at; `None` before.
+    looked_at: Option<u64>,
 }
 
 /// Names of shared resources that changed, by type.
@@ -207,10 +209,10 @@ impl SnapshotCache {
             (proxy.node.clone()?, proxy.streams.clone(), self.current(&proxies, proxy_id))
         };
         // Outside the lock on all proxies: a proxy can have ten thousands of resources.
-        if let Some((current, _)) = current {
+        if let Some((current, generation)) = current {
             let current = Arc::new(current);
             // A stream's task may not have seen the newest snapshot yet.
-            streams.iter().for_each(|stream| stream.state.lock().session.set_snapshot(current.clone()));
+            streams.iter().for_each(|stream| stream.state.lock().know(&current, generation));
         }
         books(node, &streams, true)
     }
@@ -240,7 +242,7 @@ impl SnapshotCache {
     ///
     /// `None` if it is not connected or did not ask for the resource.
     pub fn is_acknowledged(&self, proxy_id: &str, type_: ResourceType, name: &str) -> Option<bool> {
-        let (streams, (current, _)) = {
+        let (streams, (current, generation)) = {
             let proxies = self.inner.proxies.lock();
             let streams = proxies.by_id.get(proxy_id)?.streams.clone();
             (streams, self.current(&proxies, proxy_id)?)
@@ -250,7 +252,7 @@ impl SnapshotCache {
         streams.iter().rev().find_map(|stream| {
             let mut state = stream.state.lock();
             // The stream's task may not have seen the newest snapshot yet.
-            state.session.set_snapshot(Arc::clone(&current));
+            state.know(&current, generation);
             state.session.is_acknowledged(type_, name)
         })
     }
@@ -347,7 +349,7 @@ impl SnapshotCache {
         let node = Arc::new(node);
         let session =
             ServerSession::of_client(variant, &node.client_features).sharing(self.inner.lists.clone());
-        let state = StreamState { variant, session, books: Books::open() };
+        let state = StreamState { variant, session, generation: None, books: Books::open() };
         let stream = Arc::new(Stream { state: Mutex::new(state), wake: Notify::new() });
         let first = {
             let mut proxies = self.inner.proxies.lock();
@@ -363,7 +365,7 @@ impl SnapshotCache {
         if first {
             self.inner.tell(|observer| observer.connected(&node));
         }
-        ProxyStream { cache: self.clone(), variant, node, stream, generation: u64::MAX }
+        ProxyStream { cache: self.clone(), variant, node, stream, looked_at: None }
     }
 
     /// With the generation that it is of.
@@ -443,6 +445,15 @@ impl Stream {
 // === impl StreamState ===
 
 impl StreamState {
+    /// Hands over a snapshot, unless the session has it or a later one: it is handed over by who needs it first, and
+    /// two of them may be at it at the same time.
+    fn know(&mut self, snapshot: &Arc<VersionedSnapshot>, generation: u64) {
+        if self.generation.is_none_or(|known| known < generation) {
+            self.generation = Some(generation);
+            self.session.set_snapshot(snapshot.clone());
+        }
+    }
+
     fn types(&self) -> BTreeMap<ResourceType, TypeStatus> {
         status::types(&self.session, &self.books, ServerSession::report)
     }
@@ -546,7 +557,7 @@ impl ProxyStream {
 
     /// Hands over the current snapshot, if the session does not have it.
     fn catch_up(&mut self) {
-        if self.generation == self.cache.inner.generation.load(Ordering::Acquire) {
+        if self.looked_at == Some(self.cache.inner.generation.load(Ordering::Acquire)) {
             return;
         }
         let current = {
@@ -554,9 +565,9 @@ impl ProxyStream {
             self.cache.current(&proxies, self.proxy_id())
         };
         if let Some((snapshot, generation)) = current {
-            self.generation = generation;
+            self.looked_at = Some(generation);
             let mut state = self.stream.state.lock();
-            state.session.set_snapshot(Arc::new(snapshot));
+            state.know(&Arc::new(snapshot), generation);
             state.books.changed();
         }
     }

@@ -13,6 +13,9 @@ use crate::{
     session::server::{SyncState, Variant},
 };
 
+/// Why they cannot be refused.
+const VALID: &str = "names and labels are constants that follow Prometheus's rules";
+
 /// Seconds, from what a proxy on the same machine needs to where one is given up.
 const ACK_BUCKETS: [f64; 15] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -119,7 +122,6 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        const VALID: &str = "names and labels are constants that follow Prometheus's rules";
         Self {
             proxies: IntGauge::new("weft_xds_proxies", "Proxies with an open stream").expect(VALID),
             streams: IntGaugeVec::new(Opts::new("weft_xds_streams", "Open streams"), &["variant"])
@@ -140,14 +142,7 @@ impl Default for Metrics {
                 &["type"],
             )
             .expect(VALID),
-            overdue: IntCounterVec::new(
-                Opts::new(
-                    "weft_xds_streams_overdue_total",
-                    "Streams that were ended because a response was not answered in time",
-                ),
-                &["type"],
-            )
-            .expect(VALID),
+            overdue: overdue(),
             by_state: IntGaugeVec::new(
                 Opts::new("weft_xds_proxies_by_state", "Connected proxies, by the worst state of any type"),
                 &["state"],
@@ -197,4 +192,15 @@ fn label(variant: Variant) -> &'static str {
         Variant::Delta => "delta",
         Variant::Sotw => "sotw",
     }
+}
+
+/// From zero on for all types: who watches a counter misses what it was before its first value.
+fn overdue() -> IntCounterVec {
+    let help = "Streams that were ended because a response was not answered in time";
+    let counts =
+        IntCounterVec::new(Opts::new("weft_xds_streams_overdue_total", help), &["type"]).expect(VALID);
+    for type_ in ResourceType::ALL {
+        counts.with_label_values(&[type_.service()]);
+    }
+    counts
 }

@@ -206,7 +206,7 @@ impl ServerSession {
 
     /// Whether the client asked for one of these.
     pub(crate) fn is_concerned_by(&self, type_: ResourceType, names: &[Name]) -> bool {
-        self.types[type_].is_concerned_by(names)
+        self.types[type_].is_concerned_by(type_, names)
     }
 
     /// The number of responses that are not answered yet.

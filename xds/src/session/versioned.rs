@@ -28,6 +28,9 @@ use crate::{
 /// A resource's name. Clones share it: a stream remembers thousands of them.
 pub type Name = arcstr::ArcStr;
 
+/// Longer than any process that is told of it: times to live are added to the clock.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// `Resource.resource` on the wire.
 const FIELD_RESOURCE: u32 = 2;
 
@@ -71,8 +74,10 @@ impl VersionedResource {
 
     /// A resource that clients forget after so long if they do not hear of it again, which they do while it is there.
     /// Clients that do not say that they understand this (`xds.config.supports-resource-ttl`) keep it as others.
+    ///
+    /// It lives for a year at most; a time of zero is none.
     pub fn living(name: &str, body: &Any, ttl: Duration) -> Self {
-        Self::encode(name, body, None, Some(ttl))
+        Self::encode(name, body, None, (!ttl.is_zero()).then_some(ttl.min(LONGEST_LIFE)))
     }
 
     fn encode(name: &str, body: &Any, at: Option<SystemTime>, ttl: Option<Duration>) -> Self {

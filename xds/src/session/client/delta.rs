@@ -60,6 +60,21 @@ impl DeltaClient {
         }
     }
 
+    /// A virtual host is asked for by each request that lacks it, and one answer is for those that asked before it: who
+    /// asks since is not told anything unless the name is subscribed to anew.
+    fn ask_again(&mut self, pending: &Pending, wanted: &Subscriptions) {
+        let (type_, removed) = (pending.type_, &pending.removed);
+        let Some(asked) = self.asked[type_.index()].as_mut().filter(|_| type_ == ResourceType::VirtualHost)
+        else {
+            return;
+        };
+        if let Some(wanted) = wanted.names(type_) {
+            removed.iter().filter(|name| wanted.contains(*name)).for_each(|name| {
+                asked.names.remove(name);
+            });
+        }
+    }
+
     /// Brings one type's subscription in line with what is wanted.
     fn subscribe(&mut self, type_: ResourceType, wanted: &Subscriptions) -> Option<DeltaDiscoveryRequest> {
         let now = Asked::from_wanted(type_, wanted);
@@ -200,6 +215,7 @@ impl ClientSession for DeltaClient {
         let mut requests = Vec::new();
         if let Some(mut pending) = self.pending.take() {
             let refused = self.held[pending.type_.index()].settle(&mut pending, verdict);
+            self.ask_again(&pending, wanted);
             // A server that knows the last nonce only takes what comes after it for stale.
             requests.extend(self.acknowledge(pending.type_));
             let error_detail = (!refused.is_empty()).then(|| nack::to_status(&refused));

@@ -242,9 +242,8 @@ impl TypeState {
         current: &TypeSnapshot,
         kept: &[(Name, Told)],
     ) -> Vec<Arc<VersionedResource>> {
-        let Some(subscription) = &self.subscription else { return Vec::new() };
         let mut all: Vec<_> =
-            current.iter().filter(|resource| subscription.covers(&resource.name)).cloned().collect();
+            current.iter().filter(|resource| self.covers(&resource.name)).cloned().collect();
         all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         all.extend(kept.iter().filter_map(|(_, told)| match told {
             Told::Is(resource) => Some(resource.clone()),
@@ -286,7 +285,7 @@ impl TypeState {
             removed: Vec::new(),
             before: None,
             more: false,
-            still_refused: matches!(self.progress, Progress::Refused),
+            still_refused: matches!(self.progress, Progress::Refused) && !self.refused.is_empty(),
         }));
         self.last_nonce = nonce.to_owned();
         version
@@ -666,9 +665,13 @@ impl TypeState {
         })
     }
 
-    /// Whether the client asked for one of these.
-    pub(super) fn is_concerned_by(&self, names: &[Name]) -> bool {
-        names.iter().any(|name| self.covers(name))
+    /// Whether the client asked for one of these, or may have meant one that is new by another name.
+    pub(super) fn is_concerned_by(&self, type_: ResourceType, names: &[Name]) -> bool {
+        let Some(subscription) = &self.subscription else { return false };
+        let by_structure =
+            subscription.has_structured() && names.iter().any(|name| ResourceName::is_structured(name));
+        let by_host = type_ == ResourceType::VirtualHost && !subscription.all_names().is_empty();
+        by_structure || by_host || names.iter().any(|name| self.covers(name))
     }
 
     /// Has names that were subscribed to before anything was known share their memory with the snapshot's.

@@ -74,6 +74,22 @@ fn virtual_hosts_of_a_table_are_welcome_and_one_that_does_not_exist_is_told_by_i
 }
 
 #[test]
+fn who_asks_since_a_host_was_told_gone_has_it_asked_for_anew() {
+    let mut client = DeltaClient::new(Default::default());
+    client.open(&wanted(&["r/a", "r/b"]));
+    receive(&mut client, vec![wrapped("r/a", &[], false), wrapped("r/b", &[], false)]);
+    // A request for the one came before the answer was looked at as a whole.
+    let requests = client.answer(Ok(()), &wanted(&["r/a"]));
+    let again = requests.last().expect("a request");
+    assert_eq!(
+        (&*again.resource_names_subscribe, &*again.resource_names_unsubscribe),
+        (&["r/a".to_owned()][..], &["r/b".to_owned()][..])
+    );
+    let quiet = client.answer(Ok(()), &wanted(&["r/a"]));
+    assert!(quiet.is_empty(), "once: {quiet:?}");
+}
+
+#[test]
 fn the_state_of_the_world_has_no_virtual_hosts() {
     assert!(SotwClient::new(Default::default()).open(&wanted(&["r/a"])).is_empty());
 }
