@@ -10,6 +10,9 @@ use weft_api::{
 };
 use weft_store::Revision;
 
+/// What any watch lasts at most, so that every deadline is a time that there is; its client watches again.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// The parameters of a request, decoded, in their order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
@@ -131,7 +134,10 @@ impl Params {
             watch: self.flag("watch"),
             bookmarks: self.flag("allowWatchBookmarks"),
             initial_events: self.flag("sendInitialEvents"),
-            timeout: self.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            timeout: self
+                .number("timeoutSeconds")?
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds).min(MAX_TIMEOUT)),
         })
     }
 
@@ -184,6 +190,8 @@ mod tests {
         let list = params.list(pods).unwrap();
         assert_eq!((list.limit, list.watch, list.timeout), (Some(5), true, Some(Duration::from_secs(7))));
         assert_eq!(list.revision, RevisionMatch::NotOlderThan(9));
+        let endless = Params::parse(Some("watch&timeoutSeconds=18446744073709551615")).list(pods).unwrap();
+        assert_eq!(endless.timeout, Some(MAX_TIMEOUT));
         for (query, code) in [
             ("limit=x", 400),
             ("resourceVersion=x", 400),
