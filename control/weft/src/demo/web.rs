@@ -29,11 +29,14 @@ pub(super) async fn run() -> anyhow::Result<()> {
                     )
                 }
                 // Whoever counts failures must see this one: a page without its content is no success.
-                Ok((status, _)) => response(
-                    StatusCode::BAD_GATEWAY,
-                    "text/plain",
-                    format!("{prefix}; api answered {status}\n"),
-                ),
+                Ok((status, body)) => {
+                    let said = String::from_utf8_lossy(&body);
+                    response(
+                        StatusCode::BAD_GATEWAY,
+                        "text/plain",
+                        format!("{prefix}; api answered {status}: {}\n", said.trim_end()),
+                    )
+                }
                 Err(error) => response(
                     StatusCode::BAD_GATEWAY,
                     "text/plain",
