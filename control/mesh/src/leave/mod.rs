@@ -5,7 +5,7 @@
 //! * It becomes True when every connected proxy that asked for the endpoints of a service of the pod has acknowledged a
 //!   version without it, whatever else changed since; at once for a pod that is behind no service.
 //! * A proxy that lost its connection, or did not return after a start of control, may not know: it counts until it asks
-//!   for endpoints again, and for [`RETURN`] at most.
+//!   for endpoints again, and for [`RETURN`] at most. So long after a start nobody knows who else may come back.
 //! * What a pod was behind shortly before counts, too: who did not hear of one change may not have heard of the other.
 //! * A pod that proxies keep waiting for [`PATIENCE`] has the condition False, which names them.
 //!

@@ -71,6 +71,7 @@ impl Test {
         ] {
             test.acknowledges(id, version);
         }
+        test.now += RETURN;
         assert_eq!(test.look(), []);
         test
     }
@@ -198,6 +199,9 @@ fn after_a_start_those_that_should_be_there_are_waited_for() {
     test.acknowledges("sidecar~default~web-2", version);
     assert_eq!(test.look(), []);
     test.acknowledges("sidecar~default~job", version);
+    assert_eq!(test.look(), [], "there may be proxies that are no pods");
+    assert_eq!(test.waits.next_look(test.now), Some(test.now + LOOK));
+    test.now += RETURN;
     assert_eq!(test.look(), out("web-1"), "its own sidecar is not waited for");
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Waits {
     pods: BTreeMap<PodId, Wait>,
     /// Proxies of which it is not known what they have, and until when they may come back with it.
     absent: BTreeMap<String, Instant>,
+    /// Until when proxies may come back to a control that has just started; `None` before the mesh is known. Who they are
+    /// nobody knows: proxies that are no pods of the mesh come and go as they like.
+    strangers_until: Option<Instant>,
     /// Who had asked for each endpoint set at the last look: who has gone since may not be told of as lost yet.
     listed: BTreeMap<String, Holders>,
     /// Pods that stay, by the services that they were behind, with the names of the endpoint sets and until when that counts.
@@ -78,6 +81,9 @@ enum Told {
     Out,
 }
 
+/// In the place of a name.
+const STRANGERS: &str = "proxies that may not have returned since control started";
+
 // === impl Waits ===
 
 impl Waits {
@@ -91,6 +97,7 @@ impl Waits {
         if !self.state.is_synced() {
             let proxies = expected(&given.state);
             self.absent.extend(proxies.map(|id| (id.to_string(), now + RETURN)));
+            self.strangers_until = Some(now + RETURN);
         }
         let state = &given.state;
         self.pods.retain(|id, wait| state.pods.get(id).is_some_and(|pod| pod.leaving && pod.uid == wait.uid));
@@ -168,6 +175,7 @@ impl Waits {
                 self.absent.entry(id).or_insert(now + RETURN);
             }
         }
+        let strangers = self.strangers_until.is_some_and(|until| until > now);
         let mut verdicts = Vec::new();
         for (id, wait) in self.pods.iter_mut().filter(|(_, wait)| wait.told != Told::Out) {
             let mut behind = BTreeSet::new();
@@ -176,6 +184,9 @@ impl Waits {
                 let late = holders.filter(|(_, version)| !without.versions.contains(version));
                 behind.extend(late.map(|(proxy, _)| proxy.clone()));
                 behind.extend(self.absent.keys().cloned());
+                if strangers {
+                    behind.insert(STRANGERS.to_owned());
+                }
             }
             if behind.is_empty() {
                 wait.told = Told::Out;
@@ -201,7 +212,8 @@ impl Waits {
         let patience = waiting().filter(|wait| wait.told == Told::Nothing).map(|wait| wait.since + PATIENCE);
         let often = now + if self.absent.is_empty() { LOOK } else { LOOK_FOR_RETURN };
         let regular = waiting().next().map(|_| often);
-        patience.chain(regular).chain(self.absent.values().copied().filter(|_| regular.is_some())).min()
+        let returns = self.absent.values().copied().chain(self.strangers_until.filter(|until| *until > now));
+        patience.chain(regular).chain(returns.filter(|_| regular.is_some())).min()
     }
 }
 
