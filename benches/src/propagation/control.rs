@@ -104,12 +104,10 @@ async fn obey(
 async fn settle(cache: &SnapshotCache, clock: &Clock, proxies: usize) -> Report {
     let started = Instant::now();
     // The last to come asks for routes after it has everything else.
-    while cache.connected().len() < proxies || !clock.is_quiet(cache) {
+    while cache.connected().len() < proxies {
         sleep(Duration::from_millis(50)).await;
     }
-    let (answers, last) = clock.take();
-    let micros = last.map(|last| micros(last.saturating_duration_since(started))).into_iter().collect();
-    Report { micros, answers, behind: behind(cache, sample()) }
+    until_quiet(cache, clock, started).await
 }
 
 async fn single(
@@ -153,6 +151,11 @@ async fn storm(
             tokio::time::sleep_until(due.into()).await;
         }
     }
+    until_quiet(cache, clock, started).await
+}
+
+/// What was answered since a time, when all is.
+async fn until_quiet(cache: &SnapshotCache, clock: &Clock, started: Instant) -> Report {
     while !clock.is_quiet(cache) {
         sleep(Duration::from_millis(50)).await;
     }

@@ -1,13 +1,18 @@
 //! What one client was told of one type, and what it made of it.
 
+mod reached;
+mod report;
+mod told;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+pub use self::report::{Refusal, SyncState, TypeReport};
+pub(super) use self::told::Told;
 use super::{
     Variant,
-    aliases::ByDomain,
     blame::{RefusedVersion, blame},
     subscription::{NameLists, Subscription},
 };
@@ -55,19 +60,6 @@ pub(super) struct TypeState {
     pub(super) owed: bool,
 }
 
-/// What a client was told of a resource.
-#[derive(Debug, Clone)]
-pub(super) enum Told {
-    /// That it exists, on this stream.
-    Is(Arc<VersionedResource>),
-    /// It has it from an earlier stream; `None` if the version is not one of ours.
-    Had(Option<Version>),
-    /// That it does not exist, or nothing where nobody waits for a word about it.
-    Absent,
-    /// Nothing, and it waits for a word about it.
-    Nothing,
-}
-
 /// What became of the last response.
 #[derive(Debug, Default)]
 enum Progress {
@@ -111,47 +103,6 @@ pub(super) struct Diff {
     pub(super) absent: Vec<Name>,
     /// Existed before, as it was told.
     pub(super) removed: Vec<(Name, Told)>,
-}
-
-/// A response that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The version of the type.
-    pub version: Version,
-    /// The client's words.
-    pub message: String,
-    /// The resources that it refused, where it tells; it accepted the others then.
-    pub resources: Vec<Rejected>,
-}
-
-/// How far a client is with one type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SyncState {
-    /// It has what it is to have.
-    Synced,
-    /// It asked, and was told nothing yet.
-    NotSent,
-    /// It has not answered yet, or there is more to tell.
-    Stale,
-    /// It refused something that it is to have.
-    Refused,
-}
-
-/// What is known of a client's state of one type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeReport {
-    /// Version of the type in the last response.
-    pub sent: Option<Version>,
-    /// Version of the type in the last response that was accepted as a whole.
-    pub acked: Option<Version>,
-    /// How many resources it is known to have.
-    pub held: usize,
-    /// What it is known to have; empty in a summary.
-    pub resources: BTreeMap<String, Version>,
-    /// The last refusal, until a later response is accepted.
-    pub refusal: Option<Refusal>,
-    /// What it refused and has no later version of, by name.
-    pub refused: BTreeMap<String, RefusedVersion>,
 }
 
 // === impl TypeState ===
@@ -405,87 +356,6 @@ impl TypeState {
         self.refused.retain(|name, _| covers(name));
     }
 
-    /// Finds what the client asked for under names that are not those of resources.
-    pub(super) fn reach(&mut self, type_: ResourceType, current: &TypeSnapshot) {
-        if self.subscription.as_ref().is_some_and(Subscription::has_structured) {
-            self.reach_structured(current);
-        }
-        if type_ == ResourceType::VirtualHost {
-            self.reach_hosts(current);
-        }
-    }
-
-    /// Finds what globs stand for, and what has its context parameters in another order than the client wrote.
-    fn reach_structured(&mut self, current: &TypeSnapshot) {
-        let Some(subscription) = self.subscription.clone() else { return };
-        let structured = current.iter().filter(|resource| ResourceName::is_structured(&resource.name));
-        let there: Vec<(&Name, ResourceName)> =
-            structured.filter_map(|resource| Some((&resource.name, resource.name.parse().ok()?))).collect();
-        for (asked, read) in subscription.structured().filter(|(asked, _)| current.get(asked).is_none()) {
-            let waits = matches!(self.told(asked), Told::Nothing);
-            for (name, _) in there.iter().filter(|(_, name)| read.covers(name)) {
-                let new = self.reached.entry((*name).clone()).or_default().insert(asked.clone());
-                if (new || waits) && !matches!(self.told(name), Told::Had(_)) {
-                    self.renew(name);
-                }
-            }
-            // It may stand for nothing, which is an answer too.
-            self.owed |= waits && read.is_glob();
-        }
-    }
-
-    /// Finds the virtual hosts that serve what the client asked for.
-    fn reach_hosts(&mut self, current: &TypeSnapshot) {
-        let Some(subscription) = &self.subscription else { return };
-        let asked: Vec<_> =
-            subscription.all_names().iter().filter(|name| current.get(name).is_none()).cloned().collect();
-        if asked.is_empty() {
-            return;
-        }
-        let hosts = ByDomain::new(current);
-        for asked in asked {
-            let Some(name) = hosts.find(&asked) else { continue };
-            let new = self.reached.entry(name.clone()).or_default().insert(asked.clone());
-            if new || matches!(self.told(&asked), Told::Nothing) {
-                // The host is the word that is waited for; who asks for what it has, has lost it.
-                if !matches!(self.told(name), Told::Had(_)) {
-                    self.renew(name);
-                }
-            }
-        }
-    }
-
-    /// Has a resource sent again; or that it is gone, if it is by then and the client was told of it.
-    pub(super) fn renew(&mut self, name: &Name) {
-        if !self.covers(name) {
-            return;
-        }
-        let told = if self.was_told(name) { Told::Had(None) } else { Told::Nothing };
-        self.doubt_flight();
-        self.doubt(name, None);
-        self.exceptions.insert(name.clone(), told);
-    }
-
-    /// Whether the word that is waited for under this name is what is sent now, what the client has from an earlier
-    /// stream, or nothing at all for a glob.
-    fn is_answered_by_other(&self, asked: &Name, sent: &[Arc<VersionedResource>]) -> bool {
-        let is_had = |name: &Name| matches!(self.exceptions.get(name), Some(Told::Had(Some(_))));
-        let is_sent = |name: &Name| sent.iter().any(|resource| resource.name == *name);
-        self.reached.iter().any(|(name, names)| names.contains(asked) && (is_had(name) || is_sent(name)))
-            || asked.parse().is_ok_and(|asked: ResourceName| asked.is_glob())
-    }
-
-    /// The names by which the client asked for a resource, beside its own.
-    pub(super) fn aliases(&self, name: &str) -> impl Iterator<Item = &Name> {
-        let is_glob = |asked: &Name| asked.parse().is_ok_and(|asked: ResourceName| asked.is_glob());
-        self.reached.get(name).into_iter().flatten().filter(move |asked| !is_glob(asked))
-    }
-
-    /// Whether the client asked for some resource by this name, which is not its own.
-    pub(super) fn is_alias(&self, name: &str) -> bool {
-        self.reached.values().any(|asked| asked.contains(name))
-    }
-
     /// What the client has from an earlier stream. To be told after it subscribed.
     pub(super) fn had(&mut self, type_: ResourceType, name: Name, version: &str) {
         let structured = self.subscription.as_ref().is_some_and(Subscription::has_structured);
@@ -611,60 +481,6 @@ impl TypeState {
         })
     }
 
-    pub(super) fn report(&self, with_resources: bool) -> Option<TypeReport> {
-        let subscription = self.subscription.as_ref()?;
-        let resources = if with_resources { self.held(subscription) } else { BTreeMap::new() };
-        let simple = subscription.all()
-            && self.exceptions.is_empty()
-            && self.unaccepted.is_empty()
-            && !self.is_waiting();
-        let held = match with_resources {
-            true => resources.len(),
-            false if simple => self.base.len(),
-            false => self.held(subscription).len(),
-        };
-        Some(TypeReport {
-            sent: self.sent_version,
-            acked: self.acked_version,
-            held,
-            resources,
-            refusal: self.last_refusal.clone(),
-            refused: self.refused.clone(),
-        })
-    }
-
-    fn held(&self, subscription: &Subscription) -> BTreeMap<String, Version> {
-        let base = self.base.iter().map(|resource| &resource.name);
-        let leaving = match &self.progress {
-            Progress::Waiting(flight) => flight.removed.as_slice(),
-            _ => &[],
-        };
-        let names = base.chain(leaving).chain(self.exceptions.keys()).chain(self.unaccepted.keys());
-        let has = |name: &Name| Some((name.to_string(), self.acknowledged(name)?));
-        let covers = |name: &&Name| subscription.covers(name) || self.reached.contains_key(*name);
-        names.filter(covers).filter_map(has).collect()
-    }
-
-    /// How far the client is with `current`; `None` if it did not ask for the type.
-    pub(super) fn sync(&self, current: Option<&TypeSnapshot>) -> Option<SyncState> {
-        let subscription = self.subscription.as_ref()?;
-        let up_to_date = || {
-            current.is_some_and(|current| {
-                let mut changes = self.base.changes(current);
-                subscription.retain(&mut changes, |name| self.reached.contains_key(name));
-                !self.fresh && self.exceptions.is_empty() && changes.is_empty()
-            })
-        };
-        Some(match &self.progress {
-            // A client that came back with all of it is sent nothing.
-            Progress::Settled if self.refused.is_empty() && up_to_date() => SyncState::Synced,
-            _ if self.sent_version.is_none() => SyncState::NotSent,
-            Progress::Refused => SyncState::Refused,
-            _ if !self.refused.is_empty() => SyncState::Refused,
-            Progress::Settled | Progress::Waiting(_) => SyncState::Stale,
-        })
-    }
-
     /// Whether the client asked for one of these, or may have meant one that is new by another name.
     pub(super) fn is_concerned_by(&self, type_: ResourceType, names: &[Name]) -> bool {
         let Some(subscription) = &self.subscription else { return false };
@@ -688,29 +504,6 @@ impl TypeState {
 impl Before {
     fn told(&self, name: &str) -> Told {
         Told::of(name, &self.base, &self.exceptions)
-    }
-}
-
-// === impl Told ===
-
-impl Told {
-    fn is_old(&self) -> bool {
-        matches!(self, Self::Had(_))
-    }
-
-    fn of(name: &str, base: &TypeSnapshot, exceptions: &BTreeMap<Name, Self>) -> Self {
-        match exceptions.get(name) {
-            Some(told) => told.clone(),
-            None => base.get(name).cloned().map_or(Self::Absent, Self::Is),
-        }
-    }
-
-    fn version(&self) -> Option<Version> {
-        match self {
-            Self::Is(resource) => Some(resource.version),
-            Self::Had(version) => *version,
-            Self::Absent | Self::Nothing => None,
-        }
     }
 }
 
